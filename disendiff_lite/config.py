@@ -1,0 +1,215 @@
+"""Every setting of a run in one frozen dataclass, with presets for Stable Diffusion and for the embedded model.
+
+Ablations are changes of a `Config`, not other code paths: `dataclasses.replace(config, bind_weight=0.0)` trains without
+L_bind, `separate_weight=0.0` without L_s&s, `suppress=False` without suppression.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from dataclasses import dataclass
+
+from disendiff_lite.errors import UserError
+from disendiff_lite.files import read_text, write_text
+
+METHODS = ("disendiff", "custom_diffusion", "dreambooth", "textual_inversion")
+
+# What each method changes, for each preset: a rate that suits keys and values alone would wreck a whole UNet.
+_PER_METHOD = {
+    "paper": {
+        "disendiff": {},
+        "custom_diffusion": {"calibration_weight": 0.0},
+        "dreambooth": {"calibration_weight": 0.0, "learning_rate": 5e-6},
+        "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0, "embedding_learning_rate": 5e-3},
+    },
+    "emoji": {
+        "disendiff": {},
+        "custom_diffusion": {"calibration_weight": 0.0},
+        "dreambooth": {"calibration_weight": 0.0, "learning_rate": 5e-5},
+        "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0, "embedding_learning_rate": 1e-2},
+    },
+}
+
+_EMOJI = {
+    "resolution": 64,
+    "steps": 300,
+    "batch_size": 4,
+    "gradient_accumulation": 1,
+    "learning_rate": 3e-4,
+    "embedding_learning_rate": 3e-3,
+    "prior_images": 48,
+    "prior_batch": 16,
+    "inference_steps": 25,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one run; the defaults are those of the paper for Stable Diffusion at 512 px.
+
+    Raises UserError if a value is of the wrong type or out of its range.
+    """
+
+    preset: str = "paper"  # "paper" or "emoji": whose learning rates `for_method` takes
+    method: str = "disendiff"  # one of METHODS
+
+    resolution: int = 512  # side of the square training and sampling pictures, pixels
+    steps: int = 250  # optimiser steps
+    batch_size: int = 2  # pictures in a micro-batch
+    gradient_accumulation: int = 4  # micro-batches in an optimiser step
+    learning_rate: float = 8e-5  # of the keys and values, or of the whole UNet (dreambooth); final, not scaled again
+    embedding_learning_rate: float = 8e-5  # of the modifier tokens' embeddings
+    weight_decay: float = 1e-2  # AdamW's
+    gradient_checkpointing: bool = False  # recompute the UNet's activations: less memory, about a third slower
+    precision: str = "float32"  # in which the UNet computes while it trains; the weights stay float32
+
+    calibration_weight: float = 0.01  # lambda of the paper; 0 captures no attention at all
+    bind_weight: float = 1.0  # of L_bind within the calibration; 0 switches it off
+    separate_weight: float = 1.0  # of L_s&s within the calibration; 0 switches it off
+    suppress: bool = True  # square the class tokens' maps
+    smooth: bool = True  # blur the maps with the 3x3 Gaussian
+    map_resolution: int = 16  # query grid of the cross-attention layers whose maps are calibrated: resolution / 32
+
+    modifiers: tuple[str, ...] = ("<new1>", "<new2>", "<new3>")  # the new words, one a concept
+    initial_tokens: tuple[str, ...] = ("ktn", "pll", "ucd")  # rare words whose embeddings the modifiers start from
+    template: str = "photo of a {}"  # training caption; {} becomes "<new1> cat and <new2> dog"
+
+    prior_probability: float = 0.5  # chance that a training sample is a picture of the plain classes
+    prior_images: int = 200  # pictures of the plain classes that are made, when no folder of them is given
+    prior_batch: int = 8  # how many of them are made at once
+    augment: bool = True  # random scale of the concept picture, with its caption prefix and loss mask
+    flip_probability: float = 0.5  # chance of a horizontal flip
+
+    inference_steps: int = 50  # DDIM steps
+    guidance_scale: float = 6.0  # classifier-free guidance; 1 switches it off
+    eta: float = 1.0  # 0 is deterministic DDIM, 1 has the noise of DDPM
+
+    seed: int = 0  # of everything that is random in a run
+    checkpoint_every: int = 50  # optimiser steps between checkpoints
+    saved_rank: int = 0  # rank of the saved key and value changes; 0 is full rank, which loses nothing
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        _check_ranges(self)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the attention calibration is part of the loss; without it no attention is captured."""
+        return self.calibration_weight > 0 and (self.bind_weight > 0 or self.separate_weight > 0)
+
+    def for_method(self, method: str) -> "Config":
+        """These settings with another method and with the numbers that this preset has for that method.
+
+        They are `calibration_weight`, `learning_rate`, `embedding_learning_rate` and `prior_probability`.
+        """
+        fresh = PRESETS[self.preset](method=method)
+        names = ("method", "calibration_weight", "learning_rate", "embedding_learning_rate", "prior_probability")
+        return dataclasses.replace(self, **{name: getattr(fresh, name) for name in names})
+
+    def to_dict(self) -> dict:
+        """The settings as plain values that JSON can hold."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, settings: dict) -> "Config":
+        """The `Config` with these settings; those not named keep their defaults.
+
+        Raises UserError if there is no setting of a name (the nearest one is named), or a value is not right.
+        """
+        _check_names(settings)
+        return cls(**settings)
+
+    def save(self, path) -> None:
+        """Write the settings as JSON, whole or not at all."""
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path) -> "Config":
+        """Read settings that `save` wrote.
+
+        Raises UserError if the file is missing, is not JSON, or holds a setting that does not exist or is not right.
+        """
+        try:
+            settings = json.loads(read_text(path))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is not JSON (line {error.lineno}): mend it, or delete it and train anew.") from None
+        if not isinstance(settings, dict):
+            raise UserError(f"{path} does not hold settings by name: write it as {{\"steps\": 250, ...}}.")
+        return cls.from_dict(settings)
+
+
+def paper(**changes) -> Config:
+    """The published recipe for Stable Diffusion at 512 px, with `changes`; `method` brings its own learning rates."""
+    return _preset("paper", {}, changes)
+
+
+def emoji(**changes) -> Config:
+    """The recipe for the embedded 64 px model, with `changes`; `method` brings its own learning rates."""
+    return _preset("emoji", _EMOJI, changes)
+
+
+PRESETS = {"paper": paper, "emoji": emoji}
+
+
+def _preset(name: str, base: dict, changes: dict) -> Config:
+    _check_names(changes)
+    per_method = _PER_METHOD[name]
+    method = changes.get("method", "disendiff")
+    if method not in per_method:
+        raise UserError(f"There is no method {method!r}: use one of {', '.join(METHODS)}.")
+    return Config(**{"preset": name, **base, **per_method[method], **changes})
+
+
+def _check_names(settings: dict) -> None:
+    known = [field.name for field in dataclasses.fields(Config)]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+            raise UserError(f"There is no setting {name!r}: did you mean {near!r}?")
+
+
+def _checked(field: dataclasses.Field, value):
+    """`value` as the field's type: whole numbers pass as floats and lists as tuples, nothing else is converted."""
+    if field.type == tuple[str, ...]:
+        if isinstance(value, (list, tuple)) and all(isinstance(word, str) and word for word in value):
+            return tuple(value)
+        raise UserError(f"{field.name} must be a list of words, not {value!r}.")
+    if field.type is float and type(value) is int:
+        return float(value)
+    if type(value) is not field.type:  # not isinstance: a bool would pass for an int
+        raise UserError(f"{field.name} must be of type {field.type.__name__}, not {value!r}.")
+    return value
+
+
+def _check_ranges(config: Config) -> None:
+    for name, choices in (("preset", tuple(PRESETS)), ("method", METHODS), ("precision", ("float32", "bfloat16"))):
+        if getattr(config, name) not in choices:
+            raise UserError(f"There is no {name} {getattr(config, name)!r}: use one of {', '.join(choices)}.")
+    at_least_one = ("resolution", "steps", "batch_size", "gradient_accumulation", "map_resolution", "prior_batch",
+                    "inference_steps", "checkpoint_every")
+    for name, value in vars(config).items():
+        if type(value) not in (int, float):
+            continue
+        if not math.isfinite(value) or value < 0:
+            raise UserError(f"{name} is {value}: it must be a finite number that is not negative.")
+        if name in at_least_one and value < 1:
+            raise UserError(f"{name} is {value}: it must be at least 1.")
+        if name in ("prior_probability", "flip_probability", "eta") and value > 1:
+            raise UserError(f"{name} is {value}: it must lie between 0 and 1.")
+    if config.method != "disendiff" and config.calibration_weight > 0:
+        raise UserError(
+            f"{config.method} has no calibration, yet calibration_weight is {config.calibration_weight}: set it to 0,"
+            f" or use config.for_method({config.method!r})."
+        )
+    if config.prior_probability == 1:
+        raise UserError("prior_probability is 1, so the concept picture would never be seen: choose less than 1.")
+    if config.prior_probability > 0 and config.prior_images == 0:
+        raise UserError("prior_images is 0: make at least one, or set prior_probability to 0 to train without them.")
+    if config.template.count("{}") != 1:
+        raise UserError(f"The template {config.template!r} must hold {{}} once, where the concepts go: 'photo of a {{}}'.")
+    if len(set(config.modifiers)) != len(config.modifiers):
+        raise UserError(f"The modifiers {', '.join(config.modifiers)} are not all different: give each concept its own.")
+    if len(config.initial_tokens) < len(config.modifiers):
+        raise UserError("There are fewer initial_tokens than modifiers: give one rare word for each modifier.")

@@ -1,0 +1,180 @@
+"""What the training sees: the one concept picture in many sizes and places, and pictures of the plain classes.
+
+The augmentation is that of the published code. A picture made small or large says so in its caption ("a far away photo of a
+..."), and where it is pasted on an empty canvas only the pasted area counts for the loss: so the model learns the concepts and
+not the canvas. Pictures of the plain classes (prior preservation) keep "a cat" from drifting towards this one cat.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageOps
+
+from disendiff_lite.config import Config
+from disendiff_lite.images import centre_square, to_tensor
+from disendiff_lite.prior import PriorImages
+
+SHRINK_CHANCE = 2 / 3  # of a scale in SHRINK_RANGE; else it is in ENLARGE_RANGE
+SHRINK_RANGE = (1 / 3, 1.0)  # times the resolution
+ENLARGE_RANGE = (1.2, 1.4)
+PASTE_BELOW = 0.6  # a scale below this, times the resolution, is pasted on an empty canvas; from here to 1 nothing changes
+FAR_PREFIXES = ("a far away ", "very small ")
+NEAR_PREFIXES = ("zoomed in ", "close up ")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training picture.
+
+    pixels: (3, resolution, resolution) in [-1, 1].
+    mask: (1, h, w) in latent cells, 1 where the loss counts, else 0.
+    caption: its prompt.
+    is_concept: whether the caption holds the modifiers.
+    key: names a picture that comes again unchanged, so that its latents can be kept; None for one that does not.
+    """
+
+    pixels: torch.Tensor
+    mask: torch.Tensor
+    caption: str
+    is_concept: bool
+    key: tuple | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch: latents (B, C, h, w), already scaled; mask (B, 1, h, w); B captions; B times whether it is a concept."""
+
+    latents: torch.Tensor
+    mask: torch.Tensor
+    captions: list[str]
+    is_concept: list[bool]
+
+
+def augment(
+    image: Image.Image,
+    caption: str,
+    config: Config,
+    cell: int,
+    generator: torch.Generator,
+) -> Sample:
+    """The concept picture at a random scale and place (method, "Training recipe as published").
+
+    It is cut to its centre square, flipped with `config.flip_probability`, and, with `config.augment`, scaled. Let s be the
+    resolution. With chance 2/3 the scale is uniform in [s/3, s], else in [1.2 s, 1.4 s]. Below 0.6 s: pasted at a random place
+    on mid-grey (0), loss on the pasted cells one cell in from the border. Above s: a random crop. Between: the picture as it is.
+
+    image: RGB, any size. caption: of the picture; the first two cases put a prefix before it.
+    cell: side of a latent cell in pixels. generator: on the CPU.
+    """
+    size = config.resolution
+    if _chance(config.flip_probability, generator):
+        image = ImageOps.mirror(image)
+    scale = _draw_scale(size, generator) if config.augment else size
+    cells = size // cell
+    if scale < PASTE_BELOW * size:
+        top, left = (_integer(0, size - scale, generator) for _ in range(2))
+        pixels = torch.zeros(3, size, size)
+        pixels[:, top : top + scale, left : left + scale] = to_tensor(centre_square(image, scale))
+        mask = torch.zeros(1, cells, cells)
+        mask[:, _inner_cells(top, scale, cell), _inner_cells(left, scale, cell)] = 1.0
+        return Sample(pixels, mask, _pick(FAR_PREFIXES, generator) + caption, is_concept=True)
+    whole = torch.ones(1, cells, cells)
+    if scale > size:
+        top, left = (_integer(0, scale - size, generator) for _ in range(2))
+        pixels = to_tensor(centre_square(image, scale))[:, top : top + size, left : left + size]  # (3, size, size)
+        return Sample(pixels, whole, _pick(NEAR_PREFIXES, generator) + caption, is_concept=True)
+    return Sample(to_tensor(centre_square(image, size)), whole, caption, is_concept=True)
+
+
+def possible_captions(caption: str, config: Config) -> list[str]:
+    """Every caption that `augment` can give the concept picture, the plain one first."""
+    prefixes = ("", *FAR_PREFIXES, *NEAR_PREFIXES) if config.augment else ("",)
+    return [prefix + caption for prefix in prefixes]
+
+
+@dataclass
+class TrainingData:
+    """Draws samples: with `config.prior_probability` one of the prior pictures, else the augmented concept picture.
+
+    cell: side of a latent cell in pixels. prior may be None if its probability is 0.
+    """
+
+    image: Image.Image
+    caption: str
+    prior: PriorImages | None
+    config: Config
+    cell: int
+
+    def draw(self, generator: torch.Generator) -> Sample:
+        """One random sample; all its randomness comes from `generator`, on the CPU."""
+        if not _chance(self.config.prior_probability, generator):
+            return augment(self.image, self.caption, self.config, self.cell, generator)
+        index = _integer(0, len(self.prior.pictures) - 1, generator)
+        flipped = _chance(self.config.flip_probability, generator)
+        picture = self.prior.pictures[index]
+        pixels = to_tensor(ImageOps.mirror(picture) if flipped else picture)
+        cells = self.config.resolution // self.cell
+        return Sample(pixels, torch.ones(1, cells, cells), self.prior.caption, is_concept=False, key=(index, flipped))
+
+
+@dataclass
+class LatentEncoder:
+    """Turns samples into the latents that the UNet sees, and keeps the statistics of pictures that come again.
+
+    Each picture is encoded on its own, so that a kept one and a fresh one are the same to the last bit.
+    """
+
+    pipe: StableDiffusionPipeline
+    kept: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def batch(self, samples: Sequence[Sample], generator: torch.Generator) -> Batch:
+        """The samples as one micro-batch on the pipeline's device; latents are drawn from the VAE's Gaussian."""
+        device = self.pipe.unet.device
+        latents = [self._draw(sample, generator) for sample in samples]  # each (1, C, h, w)
+        return Batch(
+            torch.cat(latents).to(device) * self.pipe.vae.config.scaling_factor,
+            torch.stack([sample.mask for sample in samples]).to(device),
+            [sample.caption for sample in samples],
+            [sample.is_concept for sample in samples],
+        )
+
+    def _draw(self, sample: Sample, generator: torch.Generator) -> torch.Tensor:
+        mean, deviation = self.kept.get(sample.key) or self._encode(sample.pixels)
+        if sample.key is not None:
+            self.kept[sample.key] = (mean, deviation)
+        noise = torch.randn(mean.shape, generator=generator)  # on the CPU: the same on every device
+        return mean + deviation * noise.to(mean)
+
+    @torch.no_grad()
+    def _encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        vae = self.pipe.vae
+        encoded = vae.encode(pixels[None].to(vae.device, vae.dtype))
+        if hasattr(encoded, "latent_dist"):
+            return encoded.latent_dist.mean, encoded.latent_dist.std
+        return encoded.latents, torch.zeros_like(encoded.latents)  # AutoencoderTiny has no Gaussian
+
+
+def _draw_scale(size: int, generator: torch.Generator) -> int:
+    low, high = SHRINK_RANGE if _chance(SHRINK_CHANCE, generator) else ENLARGE_RANGE
+    return _integer(round(low * size), round(high * size), generator)
+
+
+def _inner_cells(start: int, length: int, cell: int) -> slice:
+    """The latent cells covered by pixels [start, start + length), one cell in from the border, and at least one."""
+    first, last = start // cell + 1, (start + length) // cell - 1
+    return slice(first, max(last, first + 1))
+
+
+def _chance(probability: float, generator: torch.Generator) -> bool:
+    return torch.rand((), generator=generator).item() < probability
+
+
+def _integer(low: int, high: int, generator: torch.Generator) -> int:
+    """A whole number in [low, high], both ends included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _pick(choices: Sequence[str], generator: torch.Generator) -> str:
+    return choices[_integer(0, len(choices) - 1, generator)]

@@ -1,0 +1,131 @@
+"""Load a Stable Diffusion pipeline by a short name, a folder or a hub id, and choose which of its weights train."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from disendiff_lite.errors import UserError
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "emoji-diffusion"
+SHORT_NAMES = {
+    "emoji": str(EMBEDDED),
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd14": "CompVis/stable-diffusion-v1-4",
+}
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+KEYS_AND_VALUES = re.compile(r"\.attn2\.to_[kv]\.weight$")
+
+
+def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipeline:
+    """Load a text-to-image pipeline of the Stable Diffusion 1.x or 2.x kind.
+
+    Only safetensors weights are read. The safety checker is left out: it knows photographs alone and blackens the rest.
+
+    name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, or a hub id "owner/model".
+    device: where to put it; None takes the first of cuda, mps and cpu that is there.
+    dtype: of the weights, a torch.dtype or its name; None is float32, which training needs.
+
+    Returns the pipeline, in eval mode, with its progress bar off. Raises UserError if the name leads to nothing, to another kind
+    of model or to pickled weights, or the hub cannot be reached.
+    """
+    device, dtype = pick_device(device), _dtype(dtype)
+    source = SHORT_NAMES.get(str(name), str(name))
+    _check_source(source)
+    try:
+        kind = StableDiffusionPipeline.load_config(source).get("_class_name")
+        if kind != "StableDiffusionPipeline":
+            raise UserError(f"{name} is a {kind}: give a Stable Diffusion 1.x or 2.x text-to-image model.")
+        pipe = StableDiffusionPipeline.from_pretrained(
+            source, torch_dtype=dtype, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+        )
+    except UserError:
+        raise
+    except Exception as error:  # diffusers, the hub client and safetensors each have their own families of errors
+        raise UserError(_why_not_loaded(str(name), source, error)) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def pick_device(device=None) -> torch.device:
+    """`device`, or the first of cuda, mps and cpu that is there. Raises UserError if the wanted one is not."""
+    available = [kind for kind, there in (
+        ("cuda", torch.cuda.is_available()),
+        ("mps", torch.backends.mps.is_available()),
+        ("cpu", True),
+    ) if there]
+    if device is None:
+        return torch.device(available[0])
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = None
+    if wanted is None or wanted.type not in available:
+        raise UserError(f"There is no device {str(device)!r} on this machine: use one of {', '.join(available)}.")
+    return wanted
+
+
+def choose_trainable(pipe, method: str) -> dict[str, nn.Parameter]:
+    """The UNet parameters that a method trains, by name; the new tokens' embeddings come on top of them.
+
+    disendiff and custom_diffusion train the key and value projections of every cross-attention layer, dreambooth the
+    whole UNet, textual_inversion none.
+
+    method: one of config.METHODS.
+
+    Returns parameters by their name in the UNet, in its order. Raises UserError if the UNet has no plain `attn2.to_k` and
+    `attn2.to_v`, as when LoRA adapters wrap them.
+    """
+    if method == "textual_inversion":
+        return {}
+    if method == "dreambooth":
+        return dict(pipe.unet.named_parameters())
+    return keys_and_values(pipe.unet)
+
+
+def keys_and_values(unet) -> dict[str, nn.Parameter]:
+    """The weights of `attn2.to_k` and `attn2.to_v` of every cross-attention layer, by name; UserError if there are none."""
+    found = {name: weight for name, weight in unet.named_parameters() if KEYS_AND_VALUES.search(name)}
+    if not found:
+        raise UserError("This UNet has no plain attn2.to_k and attn2.to_v layers: fuse or unload its LoRA adapters first.")
+    return found
+
+
+def _dtype(dtype) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.bfloat16, torch.float16):
+        raise UserError(f"There is no weight type {dtype!r}: use float32, bfloat16 or float16.")
+    return found
+
+
+def _check_source(source: str) -> None:
+    """Tell a folder from a hub id, and stop at what can be neither."""
+    path = Path(source).expanduser()
+    if path.suffix in PICKLES:
+        raise UserError(f"{source} holds pickled weights, which are not read: convert it to a safetensors folder.")
+    if path.is_file():
+        raise UserError(f"{source} is a single file: give the diffusers folder that holds model_index.json.")
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UserError(f"{source} has no model_index.json: give a diffusers folder, as save_pretrained writes it.")
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", os.sep)):
+        raise UserError(
+            f"There is no model folder {source}: check the path, or use one of {', '.join(SHORT_NAMES)} or owner/model."
+        )
+
+
+def _why_not_loaded(name: str, source: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+    if not Path(source).expanduser().is_dir():
+        return (
+            f"Cannot fetch {name} from the model hub ({reason}): download it on a connected machine and give its folder,"
+            " or use the model that is shipped, 'emoji'."
+        )
+    if any(Path(source).glob("*/*.bin")) and not any(Path(source).glob("unet/*.safetensors")):
+        return f"{name} holds pickled weights only, which are not read: convert them to safetensors."
+    return f"Cannot load the model folder {name} ({reason}): copy it again, it looks incomplete or damaged."

@@ -1,0 +1,45 @@
+"""Pictures from prompts by DDIM sampling, each from a seed of its own, so that a picture never depends on its neighbours."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+
+from disendiff_lite.config import Config
+
+
+def sample(
+    pipe: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], config: Config
+) -> list[Image.Image]:
+    """One picture a prompt, by DDIM with classifier-free guidance.
+
+    prompts, seeds: of the same length; the random numbers come from CPU generators, so they do not depend on the device.
+    config: gives `resolution`, `inference_steps`, `guidance_scale` and `eta`.
+
+    Returns RGB pictures of resolution x resolution px. The pipeline's scheduler is put back afterwards.
+    """
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    with ddim(pipe):
+        return pipe(
+            list(prompts),
+            height=config.resolution,
+            width=config.resolution,
+            num_inference_steps=config.inference_steps,
+            guidance_scale=config.guidance_scale,
+            eta=config.eta,
+            generator=generators,
+        ).images
+
+
+@contextmanager
+def ddim(pipe: StableDiffusionPipeline) -> Iterator[None]:
+    """Sample with DDIM while the `with` block runs, whatever scheduler the pipeline has."""
+    original = pipe.scheduler
+    # Clipping to [-1, 1] is for pixels; a scheduler of another kind does not say so, and DDIM would clip by default.
+    pipe.scheduler = DDIMScheduler.from_config(original.config, clip_sample=False)
+    try:
+        yield
+    finally:
+        pipe.scheduler = original

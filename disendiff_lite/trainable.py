@@ -1,0 +1,131 @@
+"""What trains and what stands still: while the training lasts, everything but the chosen weights is frozen.
+
+The new tokens' embeddings are a small parameter of their own, laid over the rows of the embedding table by a hook. So the other
+rows cannot move, not even by weight decay, and the optimiser keeps no state for 49,408 rows that never change.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from disendiff_lite.config import Config
+from disendiff_lite.models import choose_trainable
+
+EMBEDDINGS = "embeddings"  # the name of the new tokens' rows among the trained tensors
+
+
+@dataclass
+class Trainable:
+    """The tensors that a run trains.
+
+    weights: the UNet's, by name. base: copies of them from before the training.
+    rows: (N, dim), the new tokens' embeddings, or None if they do not train. token_ids: their N places in the table.
+    """
+
+    weights: dict[str, nn.Parameter]
+    base: dict[str, torch.Tensor]
+    rows: nn.Parameter | None
+    token_ids: list[int]
+    table: nn.Embedding
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Every trained tensor by name, in a fixed order."""
+        return self.weights if self.rows is None else {**self.weights, EMBEDDINGS: self.rows}
+
+    def optimizer(self, config: Config) -> torch.optim.AdamW:
+        """AdamW over the trained tensors: `learning_rate` for the UNet's, `embedding_learning_rate` for the embeddings."""
+        groups = [{"params": list(self.weights.values()), "lr": config.learning_rate}]
+        if self.rows is not None:
+            groups.append({"params": [self.rows], "lr": config.embedding_learning_rate})
+        return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Copy the new rows into the embedding table, so that the pipeline is complete without the hook."""
+        if self.rows is not None:
+            self.table.weight[self.token_ids] = self.rows.to(self.table.weight.dtype)
+
+
+@contextmanager
+def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[int]) -> Iterator[Trainable]:
+    """Make the chosen weights of the pipeline trainable while the `with` block runs, and freeze the rest.
+
+    The parts are in eval mode meanwhile: Stable Diffusion has no dropout to switch on. Afterwards, also after an exception,
+    mode, requires_grad and gradient checkpointing are as before and the hooks are gone; what was learned stays.
+
+    token_ids: of the modifiers; their embeddings train in every method but dreambooth.
+    """
+    weights = choose_trainable(pipe, config.method)
+    base = {name: weight.detach().clone() for name, weight in weights.items()}
+    table = pipe.text_encoder.get_input_embeddings()
+    rows = None if config.method == "dreambooth" else nn.Parameter(table.weight[token_ids].detach().clone())
+    trainable = Trainable(weights, base, rows, list(token_ids), table)
+    with ExitStack() as stack:
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+            stack.enter_context(_frozen(part))
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        if rows is not None:
+            stack.enter_context(_overlaid(trainable))
+        if config.method in ("disendiff", "custom_diffusion"):
+            stack.enter_context(_first_token_detached(pipe.unet))
+        if config.gradient_checkpointing and not pipe.unet.is_gradient_checkpointing:
+            pipe.unet.enable_gradient_checkpointing()
+            stack.callback(pipe.unet.disable_gradient_checkpointing)
+        yield trainable
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    modes = [(part, part.training) for part in module.modules()]
+    module.requires_grad_(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = None
+        for part, mode in modes:
+            part.training = mode
+
+
+@contextmanager
+def _overlaid(trainable: Trainable) -> Iterator[None]:
+    """The trained rows take the place of the table's wherever one of their tokens is looked up."""
+
+    def replace_rows(_, args: tuple, looked_up: torch.Tensor) -> torch.Tensor:
+        ids = args[0]  # (B, T)
+        for token_id, row in zip(trainable.token_ids, trainable.rows):
+            looked_up = torch.where((ids == token_id)[..., None], row.to(looked_up.dtype), looked_up)  # (B, T, dim)
+        return looked_up
+
+    hook = trainable.table.register_forward_hook(replace_rows)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _first_token_detached(unet: nn.Module) -> Iterator[None]:
+    """Let no gradient through the key and value of the first token.
+
+    The start mark is the same in every prompt and takes most of the attention: what trained on it would change every picture.
+    """
+
+    def detach_first(_, args: tuple, projected: torch.Tensor) -> torch.Tensor:
+        return torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)  # (B, T, channels)
+
+    layers = [layer for name, layer in unet.named_modules() if name.endswith((".attn2.to_k", ".attn2.to_v"))]
+    hooks = [layer.register_forward_hook(detach_first) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
