@@ -1,0 +1,107 @@
+"""A tiny random Stable Diffusion pipeline, built in code: what every test that needs a model runs on."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
+
+WIDTH = 32  # channels of the text encoder's output
+
+
+def build_unet(**changes) -> UNet2DConditionModel:
+    """A UNet for (B, 4, 16, 16) latents: cross-attention with 2 heads in 3 layers at 16x16 and in 4 at 8x8.
+
+    changes: other settings of UNet2DConditionModel, for example those of SD 2.x.
+    """
+    settings = dict(
+        sample_size=16,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=2,  # in diffusers' conditional UNets this is the number of heads
+        cross_attention_dim=WIDTH,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return UNet2DConditionModel(**(settings | changes)).eval()
+
+
+def build_pipe() -> StableDiffusionPipeline:
+    """The whole pipeline, for 64 px pictures, in float32 on the CPU; the weights are the same in each build."""
+    tokenizer = clip_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=PROMPT_LENGTH,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        ).eval()
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 16, 16),  # two halvings: 64 px to 16x16 latents
+            norm_num_groups=8,
+            latent_channels=4,
+            sample_size=64,
+        ).eval()
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=build_unet(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def new_tiny_pipe() -> Callable[[], StableDiffusionPipeline]:
+    """A function that gives a fresh copy of the tiny pipeline each time, for tests that compare several runs."""
+    original = build_pipe()
+
+    def copy_of_it() -> StableDiffusionPipeline:
+        components = {name: copy.deepcopy(part) for name, part in original.components.items()}
+        pipe = StableDiffusionPipeline(**components, requires_safety_checker=False)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    return copy_of_it
+
+
+@pytest.fixture
+def tiny_pipe(new_tiny_pipe: Callable[[], StableDiffusionPipeline]) -> StableDiffusionPipeline:
+    """One fresh copy of the tiny pipeline, to change at will."""
+    return new_tiny_pipe()
+
+
+@pytest.fixture(scope="session")
+def tiny_unet() -> Callable[..., UNet2DConditionModel]:
+    """build_unet as a fixture: a tiny UNet, with the given settings changed."""
+    return build_unet
