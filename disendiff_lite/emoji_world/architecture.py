@@ -1,0 +1,98 @@
+"""The parts of the embedded model, in the stock classes of diffusers and transformers, and their assembly into a pipeline.
+
+The shapes mirror Stable Diffusion's at a hundredth of its size: 64 px pictures, 16x16 latents, cross-attention at 16x16 and 8x8.
+"""
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from disendiff_lite.tokens import clip_tokenizer
+
+TEXT_DIM = 192
+CHANNELS = (96, 160)  # of the UNet at 16x16 and 8x8
+
+
+def new_vae() -> AutoencoderKL:
+    """An untrained autoencoder, 64x64 RGB to 16x16x4; its first level is narrow because it costs the most."""
+    return AutoencoderKL(
+        sample_size=64,
+        latent_channels=4,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        mid_block_add_attention=False,  # so that crops of any size train it
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+    )
+
+
+def new_text_encoder() -> CLIPTextModel:
+    """An untrained one-layer CLIP text transformer.
+
+    Token embeddings start at standard deviation 0.5, positions at 0.1: from CLIP's own 0.02, words stay lost among the positions and
+    prompts are ignored for the whole of a short training. The embeddings are random signs, not normal numbers, because most of the
+    49,408 rows are never trained and signs take a tenth of the room in a compressed history.
+    """
+    tokenizer = clip_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_DIM,
+        intermediate_size=4 * TEXT_DIM,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    encoder = CLIPTextModel(config)
+    words = encoder.get_input_embeddings().weight
+    positions = next(p for name, p in encoder.named_parameters() if "position_embedding" in name)
+    with torch.no_grad():
+        words.copy_(torch.randint(0, 2, words.shape) - 0.5)
+        positions.normal_(std=0.1)
+    return encoder
+
+
+def new_unet() -> UNet2DConditionModel:
+    """An untrained UNet with cross-attention at 16x16 (three layers) and 8x8 (four layers)."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        cross_attention_dim=TEXT_DIM,
+        block_out_channels=CHANNELS,
+        layers_per_block=1,
+        norm_num_groups=16,
+        attention_head_dim=4,  # the number of heads, in this class's old naming
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def assemble(vae, text_encoder, unet) -> StableDiffusionPipeline:
+    """The parts as a stock pipeline, without a safety checker (the world holds nothing to check)."""
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=clip_tokenizer(),
+        unet=unet,
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
