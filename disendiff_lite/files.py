@@ -5,6 +5,7 @@ leaves either the old file or the new one. Pickled weights (.bin, .pt, .ckpt) ar
 """
 
 import contextlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from disendiff_lite.errors import UserError
+
+HEADER = "disendiff_lite"  # the entry of a safetensors file's metadata that is ours
 
 
 @contextlib.contextmanager
@@ -79,16 +82,18 @@ def read_text(path) -> str:
         raise UserError(f"Cannot read {path} ({reason}): check the path.") from None
 
 
-def write_tensors(path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and a header of strings as one safetensors file, whole or not at all."""
+def write_tensors(path, tensors: dict[str, torch.Tensor], header: dict) -> None:
+    """Write tensors, and plain values under names, as one safetensors file, whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # One entry of metadata, for safetensors writes several in an order that changes from run to run.
+    metadata = {HEADER: json.dumps(header, sort_keys=True)}
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt", **metadata})
+        save_file(plain, temporary, metadata=metadata)
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
-def read_tensors(path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and the header of a safetensors file, on the CPU.
+def read_tensors(path) -> tuple[dict[str, torch.Tensor], dict]:
+    """The tensors of a safetensors file, on the CPU, and the header that write_tensors gave it, empty if it did not.
 
     Raises UserError if the file is missing, is a pickle, or is truncated or otherwise not safetensors.
     """
@@ -99,7 +104,8 @@ def read_tensors(path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise UserError(f"There is no file {path}: check the path, or train first.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, header
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is truncated or not a safetensors file ({error}): delete it and train or copy it again."

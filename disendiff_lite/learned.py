@@ -40,7 +40,7 @@ def save_learned(
     Returns the files written. If the rank is not full, prints how much of the changes it loses.
     """
     folder = Path(folder)
-    header = {f"base_{kind}": name for kind, name in model_fingerprint(pipe.unet, base).items()}
+    header = {"model": model_fingerprint(pipe.unet, base)}
     files = []
     table = pipe.text_encoder.get_input_embeddings().weight
     for modifier in modifiers:
@@ -56,7 +56,7 @@ def save_learned(
         changes = {name: weight.double() - base[name].cpu().double() for name, weight in trained.items()}
         factors, lost = lora_factors(changes, config.saved_rank)
         files.append(folder / LORA_FILE)
-        write_tensors(files[-1], factors, {**header, "lost": f"{lost:.6g}"})
+        write_tensors(files[-1], factors, {**header, "lost": lost})
         if config.saved_rank and lost > 1e-5:
             print(f"Saved at rank {config.saved_rank}: {lost:.2%} of the key and value changes is lost (saved_rank 0 keeps all).")
     return files

@@ -120,9 +120,9 @@ class RunFolder:
         step, tensors = 0, {}
         if self.checkpoint.exists():
             tensors, header = read_tensors(self.checkpoint)
-            if not header.get("step", "").isdigit():
+            if "step" not in header:
                 raise UserError(f"{self.checkpoint} is no checkpoint of a run: delete it and start the run again.")
-            step = int(header["step"])
+            step = header["step"]
         columns = ",".join(field.name for field in dataclasses.fields(StepRecord))
         lines = read_text(self.losses).splitlines()[1 : step + 1] if self.losses.exists() else []
         write_text(self.losses, "\n".join([columns, *lines]) + "\n")
@@ -132,7 +132,7 @@ class RunFolder:
         """Replace the last checkpoint by this one, in one piece."""
         with explaining(self.losses), open(self.losses, "rb") as losses:
             os.fsync(losses.fileno())  # the checkpoint must not be on the disk before the lines that it counts on
-        write_tensors(self.checkpoint, tensors, {"step": str(step)})
+        write_tensors(self.checkpoint, tensors, {"step": step})
 
     @property
     def losses(self) -> Path:

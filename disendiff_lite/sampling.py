@@ -38,7 +38,10 @@ def ddim(pipe: StableDiffusionPipeline) -> Iterator[None]:
     """Sample with DDIM while the `with` block runs, whatever scheduler the pipeline has."""
     original = pipe.scheduler
     # Clipping to [-1, 1] is for pixels; a scheduler of another kind does not say so, and DDIM would clip by default.
-    pipe.scheduler = DDIMScheduler.from_config(original.config, clip_sample=False)
+    # And from_config forgets what was set on a scheduler after it was made, such as v-prediction.
+    pipe.scheduler = DDIMScheduler.from_config(
+        original.config, clip_sample=False, prediction_type=original.config.prediction_type
+    )
     try:
         yield
     finally:

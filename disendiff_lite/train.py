@@ -59,6 +59,8 @@ def train(
     the results are the same for the same seed, whether the run was killed and taken up again or not. Raises UserError, before
     the pipeline has changed, for what cannot work.
     """
+    if isinstance(classes, str):
+        raise UserError(f"The classes must be a list such as ['cat', 'dog'], not the bare text {classes!r}.")
     modifiers = config.modifiers[: len(classes)]
     image = to_rgb(image) if isinstance(image, Image.Image) else load_image(image)
     prior = load_prior(prior, classes, config) if isinstance(prior, (str, Path)) else prior
@@ -74,7 +76,7 @@ def train(
         prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior")
     data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor)
     encoder = LatentEncoder(pipe)
-    noiser = DDPMScheduler.from_config(pipe.scheduler.config)
+    noiser = make_noiser(pipe)
     generator = torch.Generator("cpu").manual_seed(config.seed)
     with training(pipe, config, token_ids) as trainable:
         optimizer = trainable.optimizer(config)
@@ -105,6 +107,13 @@ def train(
             _finish(run, pipe, trainable, config)
 
 
+def make_noiser(pipe: StableDiffusionPipeline) -> DDPMScheduler:
+    """The scheduler that adds the model's noise, whichever scheduler the pipeline samples with."""
+    config = pipe.scheduler.config
+    # from_config alone would forget a prediction type that was set on the scheduler after it was made.
+    return DDPMScheduler.from_config(config, prediction_type=config.prediction_type)
+
+
 def training_losses(
     pipe: StableDiffusionPipeline,
     noiser: DDPMScheduler,
@@ -132,13 +141,12 @@ def training_losses(
     target = noise
     if noiser.config.prediction_type == "v_prediction":
         target = noiser.get_velocity(batch.latents, noise, times)
-    losses = {"reconstruction": reconstruction_loss(predicted.float(), target, batch.mask)}
-    losses["total"] = losses["reconstruction"]
-    if calibrated:
-        losses |= _calibration(store, pipe.tokenizer, batch, modifiers, classes, config)
-        weighted = config.bind_weight * losses["bind"] + config.separate_weight * losses["separate"]
-        losses["total"] = losses["reconstruction"] + config.calibration_weight * weighted
-    return losses
+    reconstruction = reconstruction_loss(predicted.float(), target, batch.mask)
+    if not calibrated:
+        return {"reconstruction": reconstruction, "total": reconstruction}
+    terms = _calibration(store, pipe.tokenizer, batch, modifiers, classes, config)
+    weighted = config.bind_weight * terms["bind"] + config.separate_weight * terms["separate"]
+    return {"reconstruction": reconstruction, **terms, "total": reconstruction + config.calibration_weight * weighted}
 
 
 def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -182,8 +190,6 @@ def _record(step: int, terms: list[dict], optimizer: torch.optim.Optimizer, bega
 def _check_request(
     pipe: StableDiffusionPipeline, classes: Sequence[str], prior: PriorImages | None, config: Config
 ) -> None:
-    if isinstance(classes, str):
-        raise UserError(f"The classes must be a list: [{classes!r}] or several, not the bare text {classes!r}.")
     check_concepts(classes, config.modifiers)
     if prior is not None and {picture.size for picture in prior.pictures} != {(config.resolution,) * 2}:
         raise UserError(f"The class pictures are not all {config.resolution} px squares: make them with the same settings.")

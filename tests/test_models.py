@@ -1,0 +1,135 @@
+"""Loading models by name, folder or hub id with clear refusals, and what each method trains."""
+
+import json
+import shutil
+
+import peft
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from disendiff_lite import models
+from disendiff_lite.errors import UserError
+from disendiff_lite.fingerprint import model_fingerprint, same_model
+from disendiff_lite.models import EMBEDDED, choose_trainable, load_pipeline, pick_device
+
+
+@pytest.fixture(scope="module")
+def folder(new_tiny_pipe, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    new_tiny_pipe().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def test_a_folder_loads(folder, tiny_pipe):
+    pipe = load_pipeline(folder, device="cpu")
+    assert pipe.unet.dtype == pipe.text_encoder.dtype == pipe.vae.dtype == torch.float32
+    assert not pipe.unet.training and pipe.safety_checker is None and pipe.device.type == "cpu"
+    assert model_fingerprint(pipe.unet) == model_fingerprint(tiny_pipe.unet)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "float16"])
+def test_half_precision_is_the_same_model(folder, tiny_pipe, dtype):
+    pipe = load_pipeline(folder, device="cpu", dtype=dtype)
+    assert pipe.unet.dtype in (torch.bfloat16, torch.float16)
+    assert same_model(pipe.unet, model_fingerprint(tiny_pipe.unet))
+
+
+def test_a_changed_model_is_another(tiny_pipe):
+    before = model_fingerprint(tiny_pipe.unet)
+    with torch.no_grad():
+        choose_trainable(tiny_pipe, "disendiff").popitem()[1][0, 0] += 0.01
+    assert not same_model(tiny_pipe.unet, before)
+
+
+def test_short_names(folder, monkeypatch):
+    assert models.SHORT_NAMES["emoji"] == str(EMBEDDED)
+    assert EMBEDDED.parts[-2:] == ("data", "emoji-diffusion")
+    monkeypatch.setitem(models.SHORT_NAMES, "emoji", str(folder))
+    assert load_pipeline("emoji", device="cpu").unet.config.sample_size == 16
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    for name in ("nothing", tmp_path / "nothing", "./a/b", "~/none"):
+        with pytest.raises(UserError, match="There is no model folder .*: check the path, or use one of emoji"):
+            load_pipeline(name, device="cpu")
+    with pytest.raises(UserError, match="no model_index.json: give a diffusers folder"):
+        load_pipeline(tmp_path, device="cpu")
+
+
+def test_single_files_and_pickles_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("x")
+    with pytest.raises(UserError, match="single file: give the diffusers folder"):
+        load_pipeline(path, device="cpu")
+    for name in ("model.ckpt", "model.bin", "model.pt"):
+        with pytest.raises(UserError, match="pickled weights, which are not read"):
+            load_pipeline(tmp_path / name, device="cpu")
+
+
+def test_another_kind_of_model_is_refused(copied):
+    index = json.loads((copied / "model_index.json").read_text())
+    index["_class_name"] = "StableDiffusionXLPipeline"
+    (copied / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="is a StableDiffusionXLPipeline: give a Stable Diffusion 1.x or 2.x"):
+        load_pipeline(copied, device="cpu")
+
+
+def test_a_folder_of_pickles_is_refused(copied):
+    weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UserError, match="pickled weights only"):
+        load_pipeline(copied, device="cpu")
+
+
+def test_a_damaged_folder_is_refused(copied):
+    weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="Cannot load the model folder .* incomplete or damaged"):
+        load_pipeline(copied, device="cpu")
+
+
+def test_an_unreachable_hub_is_explained(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("We couldn't connect to the hub\nand a long tail of advice")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "load_config", unreachable)
+    with pytest.raises(UserError) as refused:
+        load_pipeline("sd15", device="cpu")
+    message = str(refused.value)
+    assert message.startswith("Cannot fetch sd15 from the model hub (We couldn't connect to the hub): download it")
+    assert "'emoji'" in message and "\n" not in message
+
+
+def test_devices_and_types():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device().type in ("cuda", "mps", "cpu")
+    for device in ("tpu", "warp drive"):
+        with pytest.raises(UserError, match="no device .* use one of .*cpu"):
+            pick_device(device)
+    with pytest.raises(UserError, match="no weight type 'float8'"):
+        load_pipeline("emoji", device="cpu", dtype="float8")
+
+
+def test_what_each_method_trains(tiny_pipe):
+    everything = {name for name, _ in tiny_pipe.unet.named_parameters()}
+    expected = {
+        f"{name}.{part}.weight"
+        for name, _ in tiny_pipe.unet.named_modules() if name.endswith("attn2") for part in ("to_k", "to_v")
+    }
+    assert len(expected) == 14  # two in each of seven layers
+    assert set(choose_trainable(tiny_pipe, "disendiff")) == expected
+    assert set(choose_trainable(tiny_pipe, "custom_diffusion")) == expected
+    assert set(choose_trainable(tiny_pipe, "dreambooth")) == everything
+    assert choose_trainable(tiny_pipe, "textual_inversion") == {}
+
+
+def test_wrapped_layers_are_refused(tiny_pipe):
+    tiny_pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=r".*attn2\.(to_k|to_v)$"))
+    with pytest.raises(UserError, match="fuse or unload its LoRA adapters first"):
+        choose_trainable(tiny_pipe, "disendiff")
