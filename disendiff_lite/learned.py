@@ -34,8 +34,8 @@ def save_learned(
 ) -> list[Path]:
     """Write what a pipeline learned.
 
-    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name: keys and values alone, the
-        whole UNet, or none. modifiers: the new words. config: gives `method` and `saved_rank`.
+    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU: keys and values
+        alone, the whole UNet, or none. modifiers: the new words. config: gives `method` and `saved_rank`.
 
     Returns the files written. If the rank is not full, prints how much of the changes it loses.
     """
@@ -49,11 +49,11 @@ def save_learned(
         write_tensors(files[-1], {modifier: row.float().clone()}, header)
     trained = {name: weight.detach().cpu() for name, weight in pipe.unet.named_parameters() if name in base}
     if config.method == "dreambooth":
-        changed = {name: weight for name, weight in trained.items() if not torch.equal(weight, base[name].cpu())}
+        changed = {name: weight for name, weight in trained.items() if not torch.equal(weight, base[name])}
         files.append(folder / UNET_FILE)
         write_tensors(files[-1], changed, header)
     elif trained:
-        changes = {name: weight.double() - base[name].cpu().double() for name, weight in trained.items()}
+        changes = {name: weight.double() - base[name].double() for name, weight in trained.items()}
         factors, lost = lora_factors(changes, config.saved_rank)
         files.append(folder / LORA_FILE)
         write_tensors(files[-1], factors, {**header, "lost": lost})

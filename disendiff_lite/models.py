@@ -2,11 +2,16 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import hf_hub_download, model_info
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from disendiff_lite.errors import UserError
 
@@ -34,20 +39,22 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
     """
     device, dtype = pick_device(device), _dtype(dtype)
     source = SHORT_NAMES.get(str(name), str(name))
-    _check_source(source)
+    source = _checked_source(source)
+    local = Path(source).is_dir() or not _is_on_reachable_hub(source)
+    options = {"local_files_only": local, "use_safetensors": True, "safety_checker": None, "requires_safety_checker": False}
     try:
-        kind = StableDiffusionPipeline.load_config(source).get("_class_name")
-        if kind != "StableDiffusionPipeline":
-            raise UserError(f"{name} is a {kind}: give a Stable Diffusion 1.x or 2.x text-to-image model.")
-        pipe = StableDiffusionPipeline.from_pretrained(
-            source, torch_dtype=dtype, use_safetensors=True, safety_checker=None, requires_safety_checker=False
-        )
-    except UserError:
-        raise
+        kind = StableDiffusionPipeline.load_config(source, local_files_only=local).get("_class_name")
+        if kind == "StableDiffusionPipeline":
+            with _without_progress_bars() if local else nullcontext():
+                pipe = StableDiffusionPipeline.from_pretrained(source, **options)
     except Exception as error:  # diffusers, the hub client and safetensors each have their own families of errors
         raise UserError(_why_not_loaded(str(name), source, error)) from error
+    if kind != "StableDiffusionPipeline":
+        raise UserError(f"{name} is a {kind}: give a Stable Diffusion 1.x or 2.x text-to-image model.")
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        nn.Module.to(part, device=device, dtype=dtype)  # diffusers' own `to` warns of float32 layers that there are not
+    return pipe
 
 
 def pick_device(device=None) -> torch.device:
@@ -103,8 +110,8 @@ def _dtype(dtype) -> torch.dtype:
     return found
 
 
-def _check_source(source: str) -> None:
-    """Tell a folder from a hub id, and stop at what can be neither."""
+def _checked_source(source: str) -> str:
+    """The path of a folder with a model, or a hub id; stops at what can be neither."""
     path = Path(source).expanduser()
     if path.suffix in PICKLES:
         raise UserError(f"{source} holds pickled weights, which are not read: convert it to a safetensors folder.")
@@ -113,15 +120,46 @@ def _check_source(source: str) -> None:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise UserError(f"{source} has no model_index.json: give a diffusers folder, as save_pretrained writes it.")
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", os.sep)):
+        return str(path)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", os.sep)):
         raise UserError(
             f"There is no model folder {source}: check the path, or use one of {', '.join(SHORT_NAMES)} or owner/model."
         )
+    return source
+
+
+def _is_on_reachable_hub(source: str) -> bool:
+    """Whether the hub answers that it has the model; False if it does not answer but the model was downloaded before.
+
+    Asking first costs one request and spares the half minute in which a download would try again and again.
+    """
+    try:
+        model_info(source, timeout=10)
+        return True
+    except Exception as error:
+        try:
+            hf_hub_download(source, "model_index.json", local_files_only=True)
+            return False
+        except Exception:
+            raise UserError(_why_not_loaded(source, source, error)) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Loading from the disk takes seconds: its bars would only litter notebooks and logs."""
+    active = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in active:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in active:
+            log.enable_progress_bar()
 
 
 def _why_not_loaded(name: str, source: str, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-    if not Path(source).expanduser().is_dir():
+    if not Path(source).is_dir():
         return (
             f"Cannot fetch {name} from the model hub ({reason}): download it on a connected machine and give its folder,"
             " or use the model that is shipped, 'emoji'."

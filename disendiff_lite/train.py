@@ -9,7 +9,7 @@ ablations are settings (`Config`): disendiff is custom_diffusion with the attent
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def train(
     run_dir: str | Path | None = None,
     resume: bool = True,
     prior: PriorImages | str | Path | None = None,
+    prior_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[StepRecord]:
     """Teach the pipeline the concepts of one picture; nothing happens until the records are asked for.
 
@@ -53,7 +54,8 @@ def train(
     prompt: its caption with modifiers and classes; None composes one, "photo of a <new1> cat and <new2> dog".
     run_dir: where the run is written; None keeps nothing but the pipeline.
     resume: go on with the run that is in run_dir. A finished one is loaded and yields nothing. False refuses to touch one.
-    prior: pictures of the plain classes, or a folder of them; None lets the model make them, kept in run_dir/prior.
+    prior: pictures of the plain classes, or a folder of them; None lets the model make them, kept in run_dir/prior, which comes
+        before the first step and calls `prior_progress` with how many there are and how many there will be.
 
     Yields one StepRecord a step, the last one when the results are on the disk. On a CPU the records (but for the seconds) and
     the results are the same for the same seed, whether the run was killed and taken up again or not. Raises UserError, before
@@ -73,7 +75,7 @@ def train(
         return
     token_ids = add_modifiers(pipe, modifiers, config.initial_tokens)
     if prior is None and config.prior_probability > 0:
-        prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior")
+        prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
     data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor)
     encoder = LatentEncoder(pipe)
     noiser = make_noiser(pipe)

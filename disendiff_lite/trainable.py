@@ -22,7 +22,7 @@ EMBEDDINGS = "embeddings"  # the name of the new tokens' rows among the trained 
 class Trainable:
     """The tensors that a run trains.
 
-    weights: the UNet's, by name. base: copies of them from before the training.
+    weights: the UNet's, by name. base: copies of them from before the training, on the CPU.
     rows: (N, dim), the new tokens' embeddings, or None if they do not train. token_ids: their N places in the table.
     """
 
@@ -60,7 +60,7 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
     token_ids: of the modifiers; their embeddings train in every method but dreambooth.
     """
     weights = choose_trainable(pipe, config.method)
-    base = {name: weight.detach().clone() for name, weight in weights.items()}
+    base = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
     table = pipe.text_encoder.get_input_embeddings()
     rows = None if config.method == "dreambooth" else nn.Parameter(table.weight[token_ids].detach().clone())
     trainable = Trainable(weights, base, rows, list(token_ids), table)

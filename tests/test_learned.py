@@ -15,6 +15,7 @@ from disendiff_lite.config import METHODS, emoji
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import read_tensors, write_tensors
 from disendiff_lite.learned import LORA_FILE, UNET_FILE, embedding_file, load_learned, lora_factors, save_learned
+from disendiff_lite.models import keys_and_values
 from disendiff_lite.prior import make_prior
 from disendiff_lite.train import train
 
@@ -159,7 +160,7 @@ def test_factors_of_a_lower_rank_lose_the_smallest_values():
 def test_a_lower_rank_says_what_it_loses(trained, new_tiny_pipe, tmp_path, capsys):
     folder, expected = trained["disendiff"]
     pipe = new_tiny_pipe()
-    base = {name: weight.detach().clone() for name, weight in pipe.unet.named_parameters() if ".attn2.to_k" in name or ".attn2.to_v" in name}
+    base = {name: weight.detach().clone() for name, weight in keys_and_values(pipe.unet).items()}
     load_learned(pipe, folder)
     save_learned(tmp_path, pipe, base, ["<new1>", "<new2>"], dataclasses.replace(emoji(), saved_rank=4))
     assert "Saved at rank 4: " in capsys.readouterr().out

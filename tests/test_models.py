@@ -96,14 +96,41 @@ def test_a_damaged_folder_is_refused(copied):
 
 def test_an_unreachable_hub_is_explained(monkeypatch):
     def unreachable(*_, **__):
-        raise OSError("We couldn't connect to the hub\nand a long tail of advice")
+        raise ConnectionError("Name or service not known\nand a long tail of advice")
 
-    monkeypatch.setattr(StableDiffusionPipeline, "load_config", unreachable)
+    monkeypatch.setattr(models, "model_info", unreachable)
     with pytest.raises(UserError) as refused:
-        load_pipeline("sd15", device="cpu")
+        load_pipeline("nobody/such-a-model", device="cpu")
     message = str(refused.value)
-    assert message.startswith("Cannot fetch sd15 from the model hub (We couldn't connect to the hub): download it")
+    assert message.startswith("Cannot fetch nobody/such-a-model from the model hub (Name or service not known): download it")
     assert "'emoji'" in message and "\n" not in message
+
+
+def test_a_model_downloaded_before_needs_no_hub(folder, monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError
+
+    asked = []
+    monkeypatch.setattr(models, "model_info", unreachable)
+    monkeypatch.setattr(models, "hf_hub_download", lambda *_, **__: "model_index.json")
+
+    def from_cache(read):
+        def reads_the_folder(source, **options):
+            asked.append((source, options.get("local_files_only")))
+            return read(folder, **options)
+
+        return reads_the_folder
+
+    for name in ("from_pretrained", "load_config"):
+        monkeypatch.setattr(StableDiffusionPipeline, name, from_cache(getattr(StableDiffusionPipeline, name)))
+    assert load_pipeline("sd15", device="cpu").unet.config.sample_size == 16
+    hub_id = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert [local for source, local in asked if source == hub_id] == [True, True]
+
+
+def test_loading_is_silent(folder, capfd):
+    load_pipeline(folder, device="cpu")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_devices_and_types():

@@ -19,6 +19,7 @@ from disendiff_lite.data import Batch
 from disendiff_lite.errors import UserError
 from disendiff_lite.prior import make_prior
 from disendiff_lite.runs import read_losses, read_run
+from disendiff_lite.sampling import sample
 from disendiff_lite.tokens import add_modifiers
 from disendiff_lite.train import make_noiser, reconstruction_loss, train, training_losses
 from disendiff_lite.trainable import training
@@ -255,8 +256,12 @@ def test_a_run_folder(uninterrupted):
 
 
 def test_the_same_seed_trains_the_same(new_tiny_pipe, image, uninterrupted, tmp_path):
-    pipe = new_tiny_pipe()
-    list(train(pipe, image, CLASSES, quick(steps=5), run_dir=tmp_path / "again"))
+    pipe, made = new_tiny_pipe(), []
+    records = train(pipe, image, CLASSES, quick(steps=5), run_dir=tmp_path / "again", prior_progress=lambda *n: made.append(n))
+    for record in records:
+        if record.step == 3:  # looking on does not disturb
+            sample(pipe, [PROMPT], [0], quick())
+    assert made == [(2, 2)]
     check_same_end(tmp_path / "again", pipe, uninterrupted)
     other = list(train(new_tiny_pipe(), image, CLASSES, quick(steps=5, seed=1)))
     assert losses_of(other) != losses_of(uninterrupted[1])
