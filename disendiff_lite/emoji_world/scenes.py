@@ -164,8 +164,8 @@ def random_thing(rng: np.random.Generator, centre: tuple[float, float], size: fl
     return Thing(design, centre, size, colour, word, frozenset(said), size_word, accessory, bool(rng.random() < 0.5))
 
 
-def random_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
-    """A scene of one, two (most often) or three things, with its caption, drawn as pretraining sees it."""
+def describe_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
+    """A scene of one, two (most often) or three things, with its caption, as pretraining sees it; not drawn yet."""
     count = count or int(rng.choice([1, 2, 3], p=[0.33, 0.59, 0.08]))
     floor = rng.uniform(44, 56)
     if count == 1:
@@ -192,4 +192,9 @@ def random_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
     prefix = str(rng.choice(DISTANCE_PREFIXES[distance])) if distance else ""
     articles = ["a "] + [("a " if rng.random() < 0.7 else "") for _ in things[1:]]
     text = caption(tuple(things), place, opening=opening, say_place=bool(rng.random() < 0.7), prefix=prefix, articles=articles)
-    return render(Scene(tuple(things), place, text, style), rng)
+    return Scene(tuple(things), place, text, style)
+
+
+def random_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
+    """A scene of describe_scene, drawn: with its picture and masks."""
+    return render(describe_scene(rng, count), rng)
