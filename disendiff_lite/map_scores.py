@@ -1,0 +1,65 @@
+"""Attention maps against the truth: does a token look where its object is? Only for worlds whose masks are known.
+
+A map has few cells and a mask many pixels; a cell of the map belongs to the object if the mask covers at least half of it (or,
+for an object too thin for that anywhere, as much of it as of any cell).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from disendiff_lite.errors import UserError
+from disendiff_lite.losses import normalise
+from disendiff_lite.scores import Score
+
+COVERED = 0.5  # share of a cell that the mask must cover
+
+
+def map_hits(maps, masks) -> Score:
+    """Share of maps whose peak lies on the mask; by chance it is the share of the picture that the object covers.
+
+    maps: (N, h, w), tensor or array, not negative. masks: (N, H, W), tensor or array, true on the object.
+
+    Returns a Score of zeros and ones, one a map; a map with several equal peaks hits if all are on the mask, so a flat one never
+    does. Raises UserError if there are not as many masks as maps, or a mask is empty.
+    """
+    maps, cells = _prepare(maps, masks)  # (N, h, w) both
+    peaks = maps == maps.amax(dim=(1, 2), keepdim=True)  # (N, h, w)
+    missed = (peaks & ~cells).any(dim=(1, 2))  # (N,)
+    return Score(tuple((~missed).float().tolist()))
+
+
+def map_iou(maps, masks, threshold: float = 0.5) -> Score:
+    """IoU of the mask with the cells where the map, stretched to [0, 1], is above a threshold.
+
+    maps: (N, h, w). masks: (N, H, W), true on the object. threshold: in [0, 1).
+
+    Returns a Score in [0, 1], one value a map. Raises UserError as map_hits does.
+    """
+    maps, cells = _prepare(maps, masks)  # (N, h, w) both
+    found = normalise(maps) > threshold  # (N, h, w)
+    both = (found & cells).sum(dim=(1, 2))  # (N,)
+    either = (found | cells).sum(dim=(1, 2))  # (N,)
+    return Score(tuple((both / either).tolist()))
+
+
+def mask_to_grid(masks, grid: Sequence[int]) -> torch.Tensor:
+    """Which cells of a grid belong to each object, bool (N, h, w), by the rule at the top of this file.
+
+    masks: (N, H, W), true on the object. grid: (h, w). Raises UserError if a mask is empty.
+    """
+    masks = torch.as_tensor(masks).detach().cpu().float()  # (N, H, W)
+    coverage = F.adaptive_avg_pool2d(masks, tuple(grid))  # (N, h, w)
+    most = coverage.amax(dim=(1, 2), keepdim=True)  # (N, 1, 1)
+    empty = [index for index, value in enumerate(most.flatten().tolist()) if value == 0]
+    if empty:
+        raise UserError(f"The masks {empty} are empty: leave out objects that cannot be seen.")
+    return coverage >= most.clamp(max=COVERED)
+
+
+def _prepare(maps, masks) -> tuple[torch.Tensor, torch.Tensor]:
+    maps = torch.as_tensor(maps).detach().cpu().float()  # (N, h, w)
+    if maps.ndim != 3 or len(maps) == 0 or len(maps) != len(masks):
+        raise UserError(f"There are {len(masks)} masks for maps {tuple(maps.shape)}: give one mask for each map, (N, h, w).")
+    return maps, mask_to_grid(masks, maps.shape[1:])
