@@ -1,0 +1,8 @@
+"""python -m disendiff_lite {train,generate,score,report} --help"""
+
+import sys
+
+from disendiff_lite.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""What each verb of the command line does; the verbs' arguments are described in cli.py."""
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from disendiff_lite.base_model import SCORERS, absolute_model, recall_model, remember_model, suited_preset
+from disendiff_lite.config import PRESETS, Config
+from disendiff_lite.emoji_world.references import load_reference
+from disendiff_lite.errors import UserError
+from disendiff_lite.files import replacing, write_text
+from disendiff_lite.generate import check_prompt, generate as draw, prompt_set
+from disendiff_lite.images import load_image
+from disendiff_lite.learned import load_learned
+from disendiff_lite.models import load_pipeline
+from disendiff_lite.progress import open_progress, progress
+from disendiff_lite.run_scores import known_reference, reference_requests, score_run, score_table
+from disendiff_lite.runs import RunRecord, read_run
+from disendiff_lite.scores import load_scorer
+from disendiff_lite.settings import config_changes, typed_settings
+from disendiff_lite.tokens import check_concepts, class_caption
+from disendiff_lite.train import train as train_run
+
+SAMPLING = {"inference_steps": int, "guidance_scale": float, "eta": float, "resolution": int}
+
+
+def train(args: argparse.Namespace) -> None:
+    """Learn the concepts of one picture, or go on where a run was interrupted; prints the run's folder."""
+    picture, classes, name = _source(args)
+    config = _config(args)
+    check_concepts(classes, config.modifiers)
+    run_dir = Path(args.run_dir or _default_folder(name, config.method))
+    pipe = load_pipeline(args.model, args.device)
+    records = train_run(pipe, picture, classes, config, prompt=args.prompt, run_dir=run_dir, prior=args.prior)
+    if config.prior_probability > 0 and args.prior is None and not (run_dir / "run.json").exists():
+        _say(f'drawing {config.prior_images} pictures of "{class_caption(classes)}" first, to keep what the model knows')
+    steps = sum(1 for _ in progress(records, config.steps))
+    if steps == 0:
+        _say("nothing to do: this run is finished")
+    remember_model(run_dir, args.model)
+    print(run_dir)
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Draw pictures with what a run learned; prints the folder."""
+    pipe, record, config = _learned(args)
+    requests = prompt_set(record.classes, record.modifiers).values()
+    prompts = args.prompts or [request.prompt for request in requests]
+    for prompt in prompts:
+        check_prompt(pipe.tokenizer, prompt)
+    folder = Path(args.out or Path(args.run, "generated"))
+    shown = open_progress("drawing", len(prompts) * args.count)
+    for number, prompt in enumerate(prompts):
+        drawn = number * args.count
+        pictures = draw(
+            pipe, prompt, count=args.count, config=config, progress=lambda done, _, drawn=drawn: shown.update(drawn + done)
+        )
+        for index, picture in enumerate(pictures):
+            _save_picture(picture, folder / f"{_file_stem(prompt)}-seed{config.seed}-{index:02}.png", prompt)
+    shown.close()
+    print(folder)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Measure a run; prints a table and writes scores.json into the run's folder."""
+    record = read_run(args.run)
+    picture = load_image(Path(args.run, "reference.png"))
+    reference = known_reference(record)
+    crops = reference.crops if reference is not None else None
+    if args.crops is not None:
+        crops = [load_image(path.strip()) for path in args.crops.split(",")]
+        if len(crops) != len(record.classes):
+            raise UserError(f"There are {len(crops)} crops for {', '.join(record.classes)}: give one picture of each.")
+    pipe, record, config = _learned(args)
+    scorer = load_scorer(args.scorer or SCORERS[suited_preset(args.model or recall_model(args.run))], args.device)
+    if reference is not None:
+        requests = reference_requests(reference, record)
+    else:
+        requests = list(prompt_set(record.classes, record.modifiers).values())
+    shown = open_progress("scoring", len(requests) * args.count)
+    scores = score_run(
+        pipe, scorer, requests, record.classes, record.modifiers, picture, crops, config,
+        count=args.count, progress=lambda done, _: shown.update(done),
+    )
+    shown.close()
+    settings = {"scorer": scorer.name, "count": args.count, "seed": config.seed, "crops": crops is not None}
+    subjects = {found.subject: found.to_dict() for found in scores}
+    write_text(Path(args.run, "scores.json"), json.dumps(settings | {"subjects": subjects}, indent=2) + "\n")
+    print(score_table(scores))
+    if crops is None:
+        _say("single concepts were compared with the whole reference: give --crops to compare them with their own part")
+    print(Path(args.run, "scores.json"))
+
+
+def report(args: argparse.Namespace) -> int:
+    """Execute notebooks and write the report; prints where it lies. Returns 1 if a cell failed."""
+    # papermill and nbconvert take a second to import, which the other verbs should not wait for.
+    from disendiff_lite.notebooks import find_notebooks, notebook_parameters
+    from disendiff_lite.report import make_report
+
+    _, classes, name = _source(args)
+    check_concepts(classes, Config().modifiers)
+    notebooks = [notebook.strip() for notebook in args.notebooks.split(",") if notebook.strip()]
+    known = [notebook_parameters(path) for path in find_notebooks(notebooks)]
+    kinds = {parameter: type(value) for defaults in known for parameter, value in defaults.items()}
+    parameters = typed_settings(args.settings, kinds, "parameter")
+    own = {"pair": args.pair, "image": args.image and str(Path(args.image).resolve()), "classes": args.classes}
+    own |= {"model": args.model and absolute_model(args.model), "method": args.method, "seed": args.seed}
+    for option, value in own.items():
+        if value is not None and option in parameters:
+            raise UserError(f"{option} is given twice: give it as --{option} or with --set, not both.")
+    parameters |= {option: value for option, value in own.items() if value is not None}
+    written = make_report(parameters, args.run_dir or Path("runs", name), notebooks, title=name)
+    for failure in written.failures:
+        _say(f"report: {failure}")
+    print(written.path)
+    return 1 if written.failures else 0
+
+
+def _source(args: argparse.Namespace) -> tuple[Image.Image, tuple[str, ...], str]:
+    """The reference picture, its classes, and a name for its run."""
+    if args.pair is not None:
+        if args.classes is not None:
+            raise UserError("--classes goes with a picture of your own (--image): a shipped pair has its classes.")
+        reference = load_reference(args.pair)
+        return reference.picture, reference.classes, args.pair
+    if args.classes is None:
+        raise UserError("A picture of your own needs --classes, such as --classes cat,dog: say what it shows.")
+    classes = tuple(class_.strip() for class_ in args.classes.split(","))
+    return load_image(args.image), classes, _file_stem(Path(args.image).stem)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    changes = config_changes(args.settings)
+    for option in ("preset", "method", "seed"):
+        if option in changes:
+            raise UserError(f"{option} has an option of its own: give it as --{option}.")
+    if args.seed is not None:
+        changes["seed"] = args.seed
+    preset = args.preset or suited_preset(args.model)
+    if preset not in PRESETS:
+        raise UserError(f"There is no preset {preset!r}: use one of {', '.join(PRESETS)}.")
+    return PRESETS[preset](method=args.method, **changes)
+
+
+def _default_folder(name: str, method: str) -> Path:
+    return Path("runs", name if method == "disendiff" else f"{name}-{method}")
+
+
+def _learned(args: argparse.Namespace) -> tuple[StableDiffusionPipeline, RunRecord, Config]:
+    """The pipeline with what a run learned, the run's record, and its settings with those of the command line."""
+    record = read_run(args.run)
+    config = Config.load(Path(args.run, "config.json"))
+    changes = typed_settings(args.settings, SAMPLING, "setting of the sampling")
+    if args.seed is not None:
+        changes["seed"] = args.seed
+    config = dataclasses.replace(config, **changes)
+    pipe = load_pipeline(args.model or recall_model(args.run), args.device)
+    load_learned(pipe, args.run)
+    return pipe, record, config
+
+
+def _save_picture(picture: Image.Image, path: Path, prompt: str) -> None:
+    note = PngInfo()
+    note.add_text("prompt", prompt)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=note)
+
+
+def _file_stem(text: str) -> str:
+    return re.sub(r"\W+", "-", text).strip("-")[:120] or "picture"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

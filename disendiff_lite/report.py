@@ -1,0 +1,142 @@
+"""The report: notebooks executed with parameters, and one self-contained HTML page of what they show.
+
+    runs/<name>/report.html            the page; report-failed.html if a cell failed and a finished page is there already
+    runs/<name>/<notebook>.ipynb       the executed notebooks; <notebook>.partial.ipynb while running, or if a cell failed
+    runs/<name>/pictures/              their figures
+    runs/<name>/metrics.json           what the notebooks recorded, and a section "report"
+
+A notebook takes part by a cell tagged "parameters"; its `run_dir` is set to the run's folder, where it trains and writes.
+"""
+
+import base64
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from disendiff_lite.errors import UserError
+from disendiff_lite.files import explaining, replacing, write_text
+from disendiff_lite.metrics import record_metrics
+from disendiff_lite.notebooks import Execution, check_parameters, execute, find_notebooks, notebook_parameters, read_notebook
+from disendiff_lite.page import is_finished, notebook_section, render_page
+from disendiff_lite.progress import clock, followed
+from disendiff_lite.provenance import git_state, library_versions
+
+NOTEBOOKS = ("00_quickstart",)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the page lies, and a sentence for each notebook that failed."""
+
+    path: Path
+    failures: tuple[str, ...]
+
+
+def make_report(
+    parameters: Mapping[str, object],
+    run_dir,
+    notebooks: Sequence[str] = NOTEBOOKS,
+    title: str | None = None,
+) -> Report:
+    """Execute notebooks one after another and write the report; one that fails does not keep the others from running.
+
+    parameters: for the notebooks, by name; each goes to those notebooks that have it. Paths must be absolute.
+    run_dir: the run's folder. notebooks: names in notebooks/, or paths. title: of the page; None takes the folder's name.
+
+    Raises UserError, before anything runs, if a notebook or parameter does not exist (the nearest is named) or is of the wrong
+    type, or if the folder cannot be written.
+    """
+    began, run_dir = time.monotonic(), Path(run_dir).resolve()
+    paths = find_notebooks(notebooks)
+    defaults = [notebook_parameters(path) for path in paths]
+    if "run_dir" in parameters:
+        raise UserError("The parameter run_dir is set by the report itself: choose the folder with --run-dir.")
+    check_parameters(parameters, defaults)
+    with explaining(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "pictures").mkdir(exist_ok=True)
+    executions = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for path, known in zip(paths, defaults):
+            channel = Path(temporary, path.stem)
+            chosen = {name: value for name, value in {**parameters, "run_dir": str(run_dir)}.items() if name in known}
+            with followed(channel):
+                executions.append(_execute(path, chosen, run_dir, channel))
+    return _write(executions, paths, defaults, parameters, run_dir, title or run_dir.name, time.monotonic() - began)
+
+
+def _execute(notebook: Path, parameters: Mapping[str, object], run_dir: Path, channel: Path) -> Execution:
+    partial = run_dir / f"{notebook.stem}.partial.ipynb"
+    with explaining(partial):
+        execution = execute(notebook, parameters, partial, channel)
+        if execution.failure is not None:
+            return execution
+        finished = run_dir / f"{notebook.stem}.ipynb"
+        os.replace(partial, finished)
+    return Execution(execution.name, finished, execution.seconds, None)
+
+
+def _write(
+    executions: Sequence[Execution],
+    paths: Sequence[Path],
+    defaults: Sequence[Mapping[str, object]],
+    parameters: Mapping[str, object],
+    run_dir: Path,
+    title: str,
+    seconds: float,
+) -> Report:
+    nodes = [read_notebook(execution.path) for execution in executions]
+    sections = [
+        notebook_section(node, execution.name, path.parent) for node, execution, path in zip(nodes, executions, paths)
+    ]
+    for node, execution in zip(nodes, executions):
+        _save_pictures(node, execution.name, run_dir / "pictures")
+    failures = tuple(_sentence(execution) for execution in executions if execution.failure is not None)
+    everything = {name: value for known in [*defaults, parameters] for name, value in known.items() if name != "run_dir"}
+    facts = _facts(everything, executions, seconds)
+    record_metrics(run_dir, "report", {**facts, "settings": everything, "failures": list(failures)})
+    path = run_dir / "report.html"
+    failed = run_dir / "report-failed.html"
+    if failures and is_finished(path):
+        path = failed
+    elif not failures:
+        failed.unlink(missing_ok=True)
+    write_text(path, render_page(f"DisenDiff: {title}", sections, list(facts.items()), failures))
+    return Report(path, failures)
+
+
+def _facts(parameters: Mapping[str, object], executions: Sequence[Execution], seconds: float) -> dict[str, str]:
+    """The footer: what one needs to know to make the report again."""
+    return {
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "duration": clock(seconds) + " (" + ", ".join(f"{e.name} {clock(e.seconds)}" for e in executions) + ")",
+        "seed": str(parameters.get("seed", "as the notebooks say")),
+        "settings": ", ".join(f"{name}={value!r}" for name, value in parameters.items()),
+        "commit": git_state(),
+        "versions": ", ".join(f"{name} {version}" for name, version in library_versions().items()),
+    }
+
+
+def _sentence(execution: Execution) -> str:
+    failure = execution.failure
+    place = f" under {failure.heading!r}" if failure.heading else ""
+    return f"The notebook {execution.name} failed in cell {failure.cell}{place} with {failure.error}"
+
+
+def _save_pictures(node, name: str, folder: Path) -> None:
+    """Write the figures of a notebook as PNG files, in place of those of an earlier run."""
+    for old in folder.glob(f"{name}-*.png"):
+        old.unlink()
+    figures = [
+        output.data["image/png"]
+        for cell in node.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    for number, figure in enumerate(figures, start=1):
+        with replacing(folder / f"{name}-{number:02}.png") as temporary:
+            temporary.write_bytes(base64.b64decode(figure))

@@ -1,0 +1,175 @@
+"""The report: notebooks run with checked parameters, and the page needs nothing but itself, also when a cell fails."""
+
+import json
+import re
+import sys
+
+import nbformat
+import pytest
+
+from disendiff_lite import report as report_module
+from disendiff_lite.errors import UserError
+from disendiff_lite.metrics import read_metrics, record_metrics
+from disendiff_lite.notebooks import check_parameters, find_notebooks, notebook_parameters
+from disendiff_lite.page import LOADS, is_finished
+from disendiff_lite.report import make_report
+
+PARAMETERS = 'pair = "cat_dog"\nsteps = 0  # 0: preset\nrate = 0.5\nfast = False\nseed = 0\nrun_dir = ""'
+TITLE = (
+    "# A small stand-in\n\n"
+    "[![badge](https://example.org/badge.svg)](https://example.org/colab) and [a link](https://example.org/paper)\n\n"
+    r"The loss is $L_\text{bind} = \sum_n 1 - \frac{a}{b}$, and"
+    "\n\n$$\\mathcal{L} = L_r + \\lambda L_c$$\n\n`price = $5 and $6`"
+)
+FIGURE = "import matplotlib.pyplot as plt\nplt.plot([0, steps])\nplt.show()"
+KEEP = (
+    "import sys\n"
+    "from disendiff_lite.metrics import record_metrics\n"
+    "from disendiff_lite.progress import progress\n"
+    "for _ in progress(range(3), 3): pass\n"
+    "print('steps', steps, sys.executable, flush=True)\n"
+    "record_metrics(run_dir, 'stand-in', {'steps': steps})"
+)
+
+
+def write_notebook(path, *cells):
+    node = nbformat.v4.new_notebook()
+    node.metadata.kernelspec = {"name": "no-such-kernel", "display_name": "None", "language": "python"}
+    parameters = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    node.cells = [nbformat.v4.new_markdown_cell(TITLE), parameters]
+    for cell in cells:
+        kind = nbformat.v4.new_markdown_cell if cell.startswith("#") else nbformat.v4.new_code_cell
+        node.cells.append(kind(cell))
+    nbformat.write(node, path)
+    return path
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    return write_notebook(tmp_path / "small.ipynb", "## A figure", FIGURE, "## Numbers", KEEP)
+
+
+def fetched(html):
+    """Everything that a browser would load to show the page."""
+    attributes = [
+        value
+        for tag, attribute in LOADS.items()
+        for value in re.findall(rf'<{tag}\b[^>]*\s{attribute}\s*=\s*"([^"]*)"', html)
+    ]
+    return [value for value in attributes if not value.startswith("data:")] + re.findall(r"@import|url\(\s*['\"]?http", html)
+
+
+def test_a_report_from_two_notebooks(tmp_path, stand_in, capfd):
+    failing = write_notebook(tmp_path / "failing.ipynb", "## Before", "print('done before')", "## Here", "1 / 0", "print('never')")
+    run_dir = tmp_path / "runs {x}" / "cat_dog"
+    report = make_report({"steps": 7, "pair": "dog_pig"}, run_dir, [str(failing), str(stand_in)])
+
+    assert report.path == run_dir / "report.html"
+    assert report.failures == ("The notebook failing failed in cell In [4] under 'Here' with ZeroDivisionError: division by zero",)
+    html = report.path.read_text()
+    assert not is_finished(report.path) and "This report is not complete" in html
+    assert "done before" in html and "never" not in re.sub(r"<details.*?</details>", "", html, flags=re.S)
+    assert html.count("data:image/png;base64,") == 1  # what came after the failure, in the other notebook, is there
+    assert fetched(html) == []
+    assert '<a href="https://example.org/paper">' in html  # links to follow stay
+    assert html.count("<math") == 4 and "\\frac" not in html and "price = $5 and $6" in html
+    assert '<a href="#small">A small stand-in</a>' in html and '<a href="#small-2">A figure</a>' in html and 'id="small-2"' in html
+    for fact in ("torch 2", "nbconvert", "seed", "commit", "duration", "steps=7"):
+        assert fact in html
+    assert 'alt="Figure: A figure"' in html
+    code = html.index("record_metrics")
+    assert html.rfind("<details", 0, code) > html.rfind("</details>", 0, code)  # code is folded away
+
+    executed = nbformat.read(run_dir / "small.ipynb", as_version=4)
+    assert (run_dir / "failing.partial.ipynb").exists() and not (run_dir / "failing.ipynb").exists()
+    assert len(list((run_dir / "pictures").glob("small-*.png"))) == 1
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["stand-in"] == {"steps": 7} and metrics["report"]["settings"]["pair"] == "dog_pig"
+
+    printed = capfd.readouterr()
+    assert f"steps 7 {sys.executable}" in printed.out  # live, and in this very Python
+    assert "small [0:0" in printed.err and "A figure" in printed.err
+    assert "training 3/3" in printed.err
+    assert "training" not in "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
+
+
+def test_a_failed_report_leaves_a_finished_one_alone(tmp_path):
+    run_dir = tmp_path / "run"
+    notebook = write_notebook(tmp_path / "small.ipynb", "print(1 // (steps - 1))")
+    assert make_report({}, run_dir, [notebook]).failures == ()
+    good = (run_dir / "report.html").read_bytes()
+    failed = make_report({"steps": 1}, run_dir, [notebook])
+    assert failed.path == run_dir / "report-failed.html" and failed.failures
+    assert (run_dir / "report.html").read_bytes() == good and (run_dir / "small.ipynb").exists()
+    assert make_report({}, run_dir, [notebook]).path == run_dir / "report.html"
+    assert not (run_dir / "report-failed.html").exists() and not (run_dir / "small.partial.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    "parameters, sentence",
+    [
+        ({"stpes": 3}, "There is no parameter 'stpes': did you mean 'steps'?"),
+        ({"steps": "three"}, "steps must be a whole number, not 'three'."),
+        ({"steps": True}, "steps must be a whole number, not True."),
+        ({"fast": 1}, "fast must be true or false, not 1."),
+        ({"pair": 3}, "pair must be text, not 3."),
+        ({"run_dir": "x"}, "The parameter run_dir is set by the report itself: choose the folder with --run-dir."),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_anything_runs(parameters, sentence, tmp_path, stand_in):
+    with pytest.raises(UserError) as error:
+        make_report(parameters, tmp_path / "run", [stand_in])
+    assert str(error.value) == sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_parameters_are_read_from_the_notebook(stand_in):
+    defaults = notebook_parameters(stand_in)
+    assert defaults == {"pair": "cat_dog", "steps": 0, "rate": 0.5, "fast": False, "seed": 0, "run_dir": ""}
+    check_parameters({"rate": 1, "steps": 2}, [{"rate": 0.5}, {"steps": 0}])  # each is in one of the two
+
+
+def test_an_unknown_notebook_names_the_nearest(tmp_path, stand_in, monkeypatch):
+    monkeypatch.setattr("disendiff_lite.notebooks.FOLDER", tmp_path)
+    assert find_notebooks(["small"]) == [stand_in]
+    with pytest.raises(UserError, match="no notebook 'smal': did you mean 'small'"):
+        find_notebooks(["smal"])
+    with pytest.raises(UserError, match="named twice"):
+        find_notebooks(["small", str(stand_in)])
+    with pytest.raises(UserError, match="No notebook is chosen"):
+        find_notebooks([])
+    (tmp_path / "torn.ipynb").write_text("{")
+    with pytest.raises(UserError, match="Cannot read the notebook"):
+        notebook_parameters(tmp_path / "torn.ipynb")
+
+
+def test_a_dead_kernel_is_a_failure_too(tmp_path):
+    notebook = write_notebook(tmp_path / "dead.ipynb", "print('before')", "import os\nos._exit(9)")
+    report = make_report({}, tmp_path / "run", [notebook])
+    assert "the kernel died" in report.failures[0]
+    assert "before" in report.path.read_text()
+
+
+def test_no_permission_for_the_folder(tmp_path, stand_in):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write .* choose a run folder"):
+        make_report({}, tmp_path / "file" / "run", [stand_in])
+
+
+def test_metrics_keep_the_other_sections(tmp_path):
+    record_metrics(tmp_path, "one", {"a": 1})
+    record_metrics(tmp_path, "two", {"b": [2.5, "x"]})
+    record_metrics(tmp_path, "one", {"c": 3})
+    assert read_metrics(tmp_path) == {"one": {"c": 3}, "two": {"b": [2.5, "x"]}}
+    with pytest.raises(UserError, match="metrics of three are not all plain"):
+        record_metrics(tmp_path, "three", {"d": object()})
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        read_metrics(tmp_path)
+
+
+def test_the_facts_of_the_footer(monkeypatch):
+    monkeypatch.setattr(report_module, "git_state", lambda: "abc with uncommitted changes")
+    facts = report_module._facts({"seed": 3, "steps": 0}, [], 61.0)
+    assert facts["seed"] == "3" and facts["commit"] == "abc with uncommitted changes" and facts["duration"].startswith("1:01")
+    assert "python 3" in facts["versions"] and "diffusers" in facts["versions"]
