@@ -20,7 +20,7 @@ from disendiff_lite.generate import check_prompt, generate as draw, prompt_set
 from disendiff_lite.images import load_image
 from disendiff_lite.learned import load_learned
 from disendiff_lite.models import load_pipeline
-from disendiff_lite.progress import open_progress, progress
+from disendiff_lite.progress import progress, progress_callback
 from disendiff_lite.run_scores import known_reference, reference_requests, score_run, score_table
 from disendiff_lite.runs import RunRecord, read_run
 from disendiff_lite.scores import load_scorer
@@ -38,9 +38,10 @@ def train(args: argparse.Namespace) -> None:
     check_concepts(classes, config.modifiers)
     run_dir = Path(args.run_dir or _default_folder(name, config.method))
     pipe = load_pipeline(args.model, args.device)
-    records = train_run(pipe, picture, classes, config, prompt=args.prompt, run_dir=run_dir, prior=args.prior)
-    if config.prior_probability > 0 and args.prior is None and not (run_dir / "run.json").exists():
-        _say(f'drawing {config.prior_images} pictures of "{class_caption(classes)}" first, to keep what the model knows')
+    drawing = progress_callback(f'drawing pictures of "{class_caption(classes)}"')
+    records = train_run(
+        pipe, picture, classes, config, prompt=args.prompt, run_dir=run_dir, prior=args.prior, prior_progress=drawing
+    )
     steps = sum(1 for _ in progress(records, config.steps))
     if steps == 0:
         _say("nothing to do: this run is finished")
@@ -56,15 +57,14 @@ def generate(args: argparse.Namespace) -> None:
     for prompt in prompts:
         check_prompt(pipe.tokenizer, prompt)
     folder = Path(args.out or Path(args.run, "generated"))
-    shown = open_progress("drawing", len(prompts) * args.count)
+    shown, total = progress_callback("drawing"), len(prompts) * args.count
     for number, prompt in enumerate(prompts):
         drawn = number * args.count
         pictures = draw(
-            pipe, prompt, count=args.count, config=config, progress=lambda done, _, drawn=drawn: shown.update(drawn + done)
+            pipe, prompt, count=args.count, config=config, progress=lambda done, _, drawn=drawn: shown(drawn + done, total)
         )
         for index, picture in enumerate(pictures):
             _save_picture(picture, folder / f"{_file_stem(prompt)}-seed{config.seed}-{index:02}.png", prompt)
-    shown.close()
     print(folder)
 
 
@@ -84,12 +84,10 @@ def score(args: argparse.Namespace) -> None:
         requests = reference_requests(reference, record)
     else:
         requests = list(prompt_set(record.classes, record.modifiers).values())
-    shown = open_progress("scoring", len(requests) * args.count)
     scores = score_run(
         pipe, scorer, requests, record.classes, record.modifiers, picture, crops, config,
-        count=args.count, progress=lambda done, _: shown.update(done),
+        count=args.count, progress=progress_callback("scoring"),
     )
-    shown.close()
     settings = {"scorer": scorer.name, "count": args.count, "seed": config.seed, "crops": crops is not None}
     subjects = {found.subject: found.to_dict() for found in scores}
     write_text(Path(args.run, "scores.json"), json.dumps(settings | {"subjects": subjects}, indent=2) + "\n")

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -160,6 +160,20 @@ def progress(records: Iterable, total: int, label: str = "training") -> Iterator
     finally:
         if display is not None:
             display.close()
+
+
+def progress_callback(label: str) -> Callable[[int, int], None]:
+    """A function of (done, total) that shows how far a task has come, for those that call back instead of yielding records."""
+    display = None
+
+    def update(done: int, total: int) -> None:
+        nonlocal display
+        display = open_progress(label, total) if display is None else display
+        display.update(done)
+        if done >= total:
+            display.close()
+
+    return update
 
 
 @contextmanager

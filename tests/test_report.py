@@ -11,10 +11,10 @@ from disendiff_lite import report as report_module
 from disendiff_lite.errors import UserError
 from disendiff_lite.metrics import read_metrics, record_metrics
 from disendiff_lite.notebooks import check_parameters, find_notebooks, notebook_parameters
-from disendiff_lite.page import LOADS, is_finished
+from disendiff_lite.page import LOADS, is_finished, notebook_section
 from disendiff_lite.report import make_report
 
-PARAMETERS = 'pair = "cat_dog"\nsteps = 0  # 0: preset\nrate = 0.5\nfast = False\nseed = 0\nrun_dir = ""'
+PARAMETERS = 'pair = "cat_dog"\nimage = ""\nclasses = ""\nsteps = 0  # 0: preset\nrate = 0.5\nfast = False\nseed = 0\nrun_dir = ""'
 TITLE = (
     "# A small stand-in\n\n"
     "[![badge](https://example.org/badge.svg)](https://example.org/colab) and [a link](https://example.org/paper)\n\n"
@@ -125,7 +125,8 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(parameters, sentence,
 
 def test_parameters_are_read_from_the_notebook(stand_in):
     defaults = notebook_parameters(stand_in)
-    assert defaults == {"pair": "cat_dog", "steps": 0, "rate": 0.5, "fast": False, "seed": 0, "run_dir": ""}
+    texts = {"pair": "cat_dog", "image": "", "classes": "", "run_dir": ""}
+    assert defaults == texts | {"steps": 0, "rate": 0.5, "fast": False, "seed": 0}
     check_parameters({"rate": 1, "steps": 2}, [{"rate": 0.5}, {"steps": 0}])  # each is in one of the two
 
 
@@ -154,6 +155,31 @@ def test_no_permission_for_the_folder(tmp_path, stand_in):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write .* choose a run folder"):
         make_report({}, tmp_path / "file" / "run", [stand_in])
+
+
+def test_what_would_be_fetched_is_described(tmp_path):
+    """Outputs and text that load from the network or from files beside the notebook; small pictures beside it are embedded."""
+    (tmp_path / "beside.svg").write_text("<svg/>")
+    outputs = [
+        '<script src="https://cdn.example.org/plot.js"></script><script>inline()</script>',
+        '<style>@import "https://example.org/a.css"; b {background: url(https://example.org/b.png); color: red}</style>',
+        '<iframe src="elsewhere.html"></iframe><iframe srcdoc="&lt;b&gt;within&lt;/b&gt;"></iframe>',
+    ]
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Slider(value=3)"}
+    cell = nbformat.v4.new_code_cell("show()", outputs=[
+        nbformat.v4.new_output("display_data", data=data) for data in [{"text/html": html} for html in outputs] + [widget]
+    ])
+    text = nbformat.v4.new_markdown_cell("![near](beside.svg) ![far](https://example.org/far.png)\n\n$\\unknown{$ and $x_1$")
+    marker = nbformat.v4.new_markdown_cell("marker", metadata={"tags": ["papermill-error-cell-tag"]})
+    node = nbformat.v4.new_notebook(cells=[text, cell, marker])
+    node.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    section = notebook_section(node, "odd", tmp_path)
+    html = section.html
+    assert fetched(html) == [] and section.title == "odd" and section.headings == ()
+    assert 'alt="near" src="data:image/svg+xml;base64,' in html and "far" in html and "marker" not in html
+    assert "[not shown here: https://cdn.example.org/plot.js]" in html and "[not shown here: elsewhere.html]" in html
+    assert "inline()" in html and "color: red" in html and "srcdoc" in html and "Slider" not in html
+    assert "<code>\\unknown{</code>" in html and html.count("<math") == 1
 
 
 def test_metrics_keep_the_other_sections(tmp_path):
