@@ -65,7 +65,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
-    parser.add_argument("prompts", metavar="PROMPT", nargs="*", help="such as 'a <new1> cat on the beach'; by default the set that shows everything")
+    prompts = "such as 'a <new1> cat on the beach'; by default the set that shows everything"
+    parser.add_argument("prompts", metavar="PROMPT", nargs="*", help=prompts)
     parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4)")
     parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
     _add_settings(parser, "settings of the sampling, such as inference_steps=50 or guidance_scale=8")
@@ -75,7 +76,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
-    parser.add_argument("--crops", metavar="A.png,B.png", help="one picture of each concept alone; shipped references have theirs")
+    crops = "one picture of each concept alone; shipped references have theirs"
+    parser.add_argument("--crops", metavar="A.png,B.png", help=crops)
     parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4, the paper has 16)")
     parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
     _add_settings(parser, "settings of the sampling, such as inference_steps=50")
