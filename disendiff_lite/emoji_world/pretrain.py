@@ -7,6 +7,8 @@ end the EMA weights are exported as fp16 safetensors in the stock diffusers layo
 """
 
 import argparse
+import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 
 from disendiff_lite.emoji_world.architecture import assemble, new_text_encoder, new_unet
 from disendiff_lite.emoji_world.dataset import load_scenes
-from disendiff_lite.emoji_world.pretrain_unet import UnetTraining, train_unet, training_set
+from disendiff_lite.emoji_world.pretrain_unet import UnetTraining, latent_scale, train_unet, training_set
 from disendiff_lite.emoji_world.pretrain_vae import train_vae
 
 UNSEEN_SEED = 7  # of the scenes that are only looked at
@@ -53,7 +55,11 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> None:
     """Write the pipeline as fp16 safetensors, replacing what is there only when it is complete."""
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    assemble(pipe.vae, pipe.text_encoder, pipe.unet).to("cpu", torch.float16).save_pretrained(temporary, safe_serialization=True)
+    halved = [copy.deepcopy(part).to("cpu", torch.float16) for part in (pipe.vae, pipe.text_encoder, pipe.unet)]
+    assemble(*halved).save_pretrained(temporary, safe_serialization=True)
+    # transformers loads in the type that the config names, diffusers in float32: name float32, so that the parts fit together.
+    config = temporary / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
     for part in temporary.iterdir():
         target = folder / part.name
@@ -84,6 +90,7 @@ def main() -> None:
             scenes.pictures, unseen.pictures, options.work, crops=options.vae_crops, seed=options.seed, device=options.device
         )
         pipe = assemble(vae, new_text_encoder(), new_unet())
+        vae.register_to_config(scaling_factor=latent_scale(pipe, unseen, options.device))
     pipe.to(options.device)
     pipe.unet.to(memory_format=torch.channels_last)
     settings = UnetTraining(images=options.images, learning_rate=options.learning_rate, seed=options.seed)

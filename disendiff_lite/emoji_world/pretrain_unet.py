@@ -66,15 +66,27 @@ def class_positions(tokenizer, ids: torch.Tensor, classes: list[list[str]]) -> t
 
 def training_set(pipe: StableDiffusionPipeline, scenes: Scenes, device: str) -> TrainingSet:
     """Encode scenes and captions once."""
+    vae = pipe.vae.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.compile
+    def encode(x: torch.Tensor) -> torch.Tensor:
+        return vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
+
     rows = []
-    vae = pipe.vae.to(device).eval()
     with torch.no_grad():
-        for start in range(0, len(scenes), 100):
-            x = torch.from_numpy(scenes.pictures[start : start + 100]).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
-            rows.append((vae.encode(x).latent_dist.mode() * vae.config.scaling_factor).half().cpu())
+        for start in range(0, len(scenes), 96):
+            x = torch.from_numpy(scenes.pictures[start : start + 96]).permute(0, 3, 1, 2)  # (B, 3, 64, 64)
+            x = x.to(device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
+            rows.append(encode(x).half().cpu())
     ids = pipe.tokenizer(scenes.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     positions = class_positions(pipe.tokenizer, ids, scenes.classes)
     return TrainingSet(torch.cat(rows), ids, torch.from_numpy(scenes.masks), positions)
+
+
+def latent_scale(pipe: StableDiffusionPipeline, scenes: Scenes, device: str) -> float:
+    """The factor that gives latents unit standard deviation, as the noise schedule expects."""
+    pipe.vae.register_to_config(scaling_factor=1.0)
+    return 1 / float(training_set(pipe, scenes, device).latents.float().std())
 
 
 class UsedRows:
@@ -136,7 +148,7 @@ def grounding_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def grounded_predictor(unet) -> Callable:
-    """A compiled function (noisy, t, text) -> (predicted noise (B, 4, h, w), mean 16x16 maps (B, 77, 16, 16)).
+    """A function (noisy, t, text) -> (predicted noise (B, 4, h, w), mean 16x16 maps (B, 77, 16, 16)), made to be compiled.
 
     Its processors stay on the UNet: capture_attention, which puts the originals back, cannot be traced through by the compiler.
     """
@@ -146,7 +158,6 @@ def grounded_predictor(unet) -> Callable:
             for layer in transformer.transformer_blocks:
                 layer.attn2.set_processor(CapturingProcessor(layer.attn2.processor, seen.append))
 
-    @torch.compile
     def predict(noisy, t, text):
         seen.clear()
         noise = unet(noisy, t, text).sample
@@ -169,7 +180,7 @@ def validate(predict: Callable, text_encoder, data: TrainingSet, signal: torch.T
         t = torch.full((len(clean),), level, device=device)
         noisy = signal[level].sqrt() * clean + (1 - signal[level]).sqrt() * noise
         right, maps = predict(noisy, t, text)
-        wrong, _ = predict(noisy, t, text.roll(1, dims=0))
+        wrong, _ = predict(noisy, t, text.roll(1, dims=0))  # each picture with the caption of the one before it
         row[f"error_{level}"] = F.mse_loss(right, noise).item()
         row[f"wrong_caption_{level}"] = F.mse_loss(wrong, noise).item() / row[f"error_{level}"] - 1
         if level == 500:
@@ -210,6 +221,7 @@ def train_unet(
     optimiser = torch.optim.AdamW(trained.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     first = load_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser)
     predict = grounded_predictor(unet)
+    fast_predict = torch.compile(predict)  # used with one shape and mode only: each other one would cost minutes of compiling
     steps = settings.images // settings.batch
     started = time.perf_counter()
     averages = torch.zeros(2)
@@ -231,7 +243,7 @@ def train_unet(
         t = torch.from_numpy((np.arange(settings.batch) + rng.random()) / settings.batch * 1000).long().to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device, memory_format=torch.channels_last)
         share = signal[t][:, None, None, None]
-        predicted, maps = predict(share.sqrt() * clean + (1 - share).sqrt() * noise, t, text_encoder(ids)[0])
+        predicted, maps = fast_predict(share.sqrt() * clean + (1 - share).sqrt() * noise, t, text_encoder(ids)[0])
         ratio = signal[t] / (1 - signal[t])
         level_weight = (settings.snr_cap / ratio).clamp_max(1.0)[:, None, None, None]
         place_weight = 1 + (settings.object_weight - 1) * masks.sum(dim=1, keepdim=True).clamp_max(1)  # (B, 1, 16, 16)

@@ -8,7 +8,9 @@ the designs, and prompts: ten for the concepts together and ten for each alone. 
 """
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,6 +19,7 @@ from disendiff_lite.emoji_world.backgrounds import PHRASES, SIDE
 from disendiff_lite.emoji_world.scenes import ACCESSORY_PHRASES, STYLES, Scene, Thing, render
 from disendiff_lite.emoji_world.world import DATA, HELD_OUT_HUES, designs_of, hue_colour
 from disendiff_lite.errors import UserError
+from disendiff_lite.images import load_image
 
 FOLDER = DATA.parent / "references"
 # Name -> place and the individuals from left to right: class, held-out design, held-out hue or "" for the artist's own colours.
@@ -46,14 +49,14 @@ class Reference:
     """A reference picture as others use it.
 
     picture: RGB, 64 px. crops: one RGB picture a concept. masks: bool (N, 64, 64). prompts: "combined" and each class -> ten prompts
-    with `{0}`, `{1}` for the concepts.
+    with `{0}`, `{1}` for the concepts. Of a picture of one's own, crops and masks are not known and None.
     """
 
     name: str
     classes: tuple[str, ...]
     picture: Image.Image
-    crops: tuple[Image.Image, ...]
-    masks: np.ndarray
+    crops: tuple[Image.Image, ...] | None
+    masks: np.ndarray | None
     prompts: dict[str, list[str]]
 
 
@@ -71,20 +74,22 @@ def draw(name: str) -> Scene:
     return render(Scene(tuple(things), place, ""), np.random.default_rng(seed))
 
 
-def prompts_for(things: tuple[Thing, ...], place: str) -> dict[str, list[str]]:
-    """Ten prompts for the concepts together and ten for each alone, in words that the world knows."""
-    slots = [f"{{{index}}}" for index in range(len(things))]
+def prompts_for(classes: Sequence[str], wearers: Collection[str] = (), place: str = "") -> dict[str, list[str]]:
+    """Ten prompts for the concepts together and ten for each alone, in words that the world knows.
+
+    classes: one a concept. wearers: those of them that can wear a hat; the others are asked for small and big instead.
+    place: where the reference picture already shows them, left out.
+    """
+    slots = [f"{{{index}}}" for index in range(len(classes))]
     together = "a " + (", ".join(slots[:-1]) + " and " + slots[-1])
-    elsewhere = [phrase for key, phrase in PHRASES.items() if key != place]  # seven new places
+    elsewhere = [phrase for key, phrase in PHRASES.items() if key != place][:7]
     combined = [f"photo of {together}"] + [f"photo of {together} {phrase}" for phrase in elsewhere]
-    combined += [f"{style} {together}" for style in STYLES.values()]
-    prompts = {"combined": combined}
-    for slot, thing in zip(slots, things):
+    prompts = {"combined": combined + [f"{style} {together}" for style in STYLES.values()]}
+    for slot, class_ in zip(slots, classes):
         alone = [f"photo of a {slot}"] + [f"photo of a {slot} {phrase}" for phrase in elsewhere[:5]]
         wears = [f"photo of a {slot} {phrase}" for phrase in ACCESSORY_PHRASES.values()]
         sizes = [f"photo of a small {slot}", f"photo of a big {slot}"]
-        alone += (wears if thing.design.eyes is not None else sizes) + [f"{style} a {slot}" for style in STYLES.values()]
-        prompts[thing.design.class_] = alone
+        prompts[class_] = alone + (wears if class_ in wearers else sizes) + [f"{style} a {slot}" for style in STYLES.values()]
     return prompts
 
 
@@ -106,7 +111,11 @@ def write(name: str) -> None:
         "place": scene.place,
         "designs": [f"{thing.design.set}/{thing.design.name}" for thing in scene.things],
         "hues": [hue or "the artist's" for _, _, hue in PAIRS[name][1:]],
-        "prompts": prompts_for(scene.things, scene.place),
+        "prompts": prompts_for(
+            [thing.design.class_ for thing in scene.things],
+            [thing.design.class_ for thing in scene.things if thing.design.eyes is not None],
+            scene.place,
+        ),
     }
     (folder / "reference.json").write_text(json.dumps(described, indent=1) + "\n")
 
@@ -126,6 +135,14 @@ def load_reference(name: str) -> Reference:
         np.stack([np.asarray(Image.open(folder / f"mask_{c}.png")) > 127 for c in classes]),
         described["prompts"],
     )
+
+
+def own_reference(image: str, classes: Sequence[str]) -> Reference:
+    """A picture of one's own as a reference: its classes in the order of the concepts, and prompts for them.
+
+    Raises UserError for a picture that cannot be read.
+    """
+    return Reference(Path(image).stem, tuple(classes), load_image(image), None, None, prompts_for(classes))
 
 
 def main() -> None:
