@@ -95,7 +95,7 @@ def main() -> None:
     pipe.unet.to(memory_format=torch.channels_last)
     settings = UnetTraining(images=options.images, learning_rate=options.learning_rate, seed=options.seed)
     print("encoding scenes", flush=True)
-    data = training_set(pipe, scenes, options.device)
+    data = training_set(pipe, scenes, options.device, options.work)
     train_unet(
         pipe,
         data,

@@ -7,6 +7,7 @@ Only class words are grounded: what a new modifier token attends to is left open
 """
 
 import csv
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from disendiff_lite.attention import CapturingProcessor
@@ -64,9 +66,17 @@ def class_positions(tokenizer, ids: torch.Tensor, classes: list[list[str]]) -> t
     return positions
 
 
-def training_set(pipe: StableDiffusionPipeline, scenes: Scenes, device: str) -> TrainingSet:
-    """Encode scenes and captions once."""
+def training_set(pipe: StableDiffusionPipeline, scenes: Scenes, device: str, cache: Path | None = None) -> TrainingSet:
+    """Encode scenes and captions once; latents are kept in the folder `cache`, under a name that says which autoencoder made them."""
     vae = pipe.vae.to(device, memory_format=torch.channels_last).eval()
+    ids = pipe.tokenizer(scenes.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    positions = class_positions(pipe.tokenizer, ids, scenes.classes)
+    digest = hashlib.sha256(f"{vae.config.scaling_factor} {scenes.captions}".encode())
+    for value in vae.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    kept = cache / f"latents-{digest.hexdigest()[:12]}.safetensors" if cache else None
+    if kept and kept.exists():
+        return TrainingSet(load_file(kept)["latents"], ids, torch.from_numpy(scenes.masks), positions)
 
     @torch.compile
     def encode(x: torch.Tensor) -> torch.Tensor:
@@ -78,9 +88,10 @@ def training_set(pipe: StableDiffusionPipeline, scenes: Scenes, device: str) -> 
             x = torch.from_numpy(scenes.pictures[start : start + 96]).permute(0, 3, 1, 2)  # (B, 3, 64, 64)
             x = x.to(device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
             rows.append(encode(x).half().cpu())
-    ids = pipe.tokenizer(scenes.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    positions = class_positions(pipe.tokenizer, ids, scenes.classes)
-    return TrainingSet(torch.cat(rows), ids, torch.from_numpy(scenes.masks), positions)
+    latents = torch.cat(rows)
+    if kept:
+        save_file({"latents": latents.contiguous()}, kept)
+    return TrainingSet(latents, ids, torch.from_numpy(scenes.masks), positions)
 
 
 def latent_scale(pipe: StableDiffusionPipeline, scenes: Scenes, device: str) -> float:
