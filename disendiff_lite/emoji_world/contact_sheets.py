@@ -1,0 +1,99 @@
+"""Two sheets of pictures by which the embedded model can be judged at a glance.
+
+    python -m disendiff_lite.emoji_world.contact_sheets prompts                       64 prompts, one picture each
+    python -m disendiff_lite.emoji_world.contact_sheets personalised cat_dog ...      reference, combined, each alone, a row a pair
+
+Both are written beside the model, `prompts.png` and `personalised.png`. The second trains every named pair with the `emoji()` preset.
+"""
+
+import argparse
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from disendiff_lite.config import emoji
+from disendiff_lite.emoji_world.backgrounds import PHRASES
+from disendiff_lite.emoji_world.references import load_reference
+from disendiff_lite.emoji_world.scenes import STYLES
+from disendiff_lite.emoji_world.world import COLOURS, classes
+from disendiff_lite.generate import generate
+from disendiff_lite.models import EMBEDDED, load_pipeline
+from disendiff_lite.progress import progress, progress_callback
+from disendiff_lite.sampling import sample
+from disendiff_lite.tokens import compose_prompt
+from disendiff_lite.train import train
+
+COLUMNS = 8
+ALONE = 3  # pictures of each kind in a row of the personalised sheet
+
+
+def sheet_prompts() -> list[str]:
+    """64 prompts that go through the world's classes, colours, places, accessories and styles."""
+    names, colours, places = classes(), list(COLOURS), list(PHRASES.values())
+    prompts = [f"photo of a {name}" for name in names[:16]]
+    prompts += [f"photo of a {colours[i % 10]} {names[(3 * i + 16) % 20]} {places[i % 8]}" for i in range(16)]
+    prompts += [f"photo of a {names[i]} and a {names[(7 * i + 5) % 20]} {places[(i + 3) % 8]}" for i in range(12)]
+    prompts += [f"photo of a {colours[i]} {names[2 * i]} and a {colours[9 - i]} {names[2 * i + 1]}" for i in range(8)]
+    prompts += [f"photo of a {name} wearing {worn}" for name in ("cat", "dog", "man") for worn in ("a hat", "sunglasses")]
+    prompts += [f"{style} a {name}" for style in STYLES.values() for name in ("rabbit", "car", "house")]
+    return prompts
+
+
+def _draw(panel, picture: Image.Image, title: str = "", size: float = 5) -> None:
+    panel.imshow(np.asarray(picture), interpolation="nearest")
+    panel.set_title(textwrap.fill(title, 26), fontsize=size, pad=2)
+
+
+def draw_prompts(pipe, path: Path) -> None:
+    """Write the sheet of 64 prompts."""
+    prompts = sheet_prompts()
+    pictures = [picture for i in range(0, 64, 16) for picture in sample(pipe, prompts[i : i + 16], range(i, i + 16), emoji())]
+    figure, panels = plt.subplots(COLUMNS, COLUMNS, figsize=(9, 10.4), layout="constrained")
+    for panel, picture, prompt in zip(panels.flat, pictures, prompts):
+        _draw(panel, picture, prompt)
+        panel.axis("off")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_personalised(model: str, pairs: list[str], path: Path) -> None:
+    """Train each pair and write its row: the reference, both concepts, the first alone, the second alone."""
+    figure, panels = plt.subplots(len(pairs), 1 + 3 * ALONE, figsize=(10.5, 1.28 * len(pairs)), squeeze=False, layout="constrained")
+    config = emoji()
+    for row, pair in zip(panels, pairs):
+        reference, pipe = load_reference(pair), load_pipeline(model)
+        records = train(pipe, reference.picture, reference.classes, config, prior_progress=progress_callback(f"{pair}: classes"))
+        for _ in progress(records, config.steps, pair):
+            pass
+        names = [f"{modifier} {class_}" for modifier, class_ in zip(config.modifiers, reference.classes)][:2]
+        asked = [compose_prompt(reference.classes, config.modifiers, config.template), *(f"photo of a {name}" for name in names)]
+        _draw(row[0], reference.picture, "reference", 7)
+        for place, prompt in enumerate(asked):
+            for number, picture in enumerate(generate(pipe, prompt, count=ALONE, seed=0, config=config)):
+                _draw(row[1 + place * ALONE + number], picture, prompt.removeprefix("photo of ") if number == 1 else "", 7)
+        for panel in row:
+            panel.axis("off")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sheet", choices=("prompts", "personalised"))
+    parser.add_argument("pairs", nargs="*", default=["cat_dog"], help="for the personalised sheet (default: cat_dog)")
+    parser.add_argument("--model", default=str(EMBEDDED), help="(default: the shipped one)")
+    parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder for the sheet (default: beside the model)")
+    options = parser.parse_args()
+    path = options.out / f"{options.sheet}.png"
+    if options.sheet == "prompts":
+        draw_prompts(load_pipeline(options.model), path)
+    else:
+        draw_personalised(options.model, options.pairs, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
