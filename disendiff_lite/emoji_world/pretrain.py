@@ -75,6 +75,9 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a finished model to start from, with a fresh optimiser, instead of from nothing")
     parser.add_argument("--scenes", type=int, default=60_000, help="different scenes to draw (default: %(default)s)")
     parser.add_argument("--vae-crops", type=int, default=168_000, help="crops to train the autoencoder on (default: %(default)s)")
+    parser.add_argument(
+        "--decoder-crops", type=int, default=0, help="with --start: crops to train the decoder further on (default: %(default)s)"
+    )
     parser.add_argument("--images", type=int, default=150_000, help="images to train the UNet on (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=UnetTraining.learning_rate, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -85,6 +88,11 @@ def main() -> None:
     unseen = load_scenes(options.work / "scenes", 96, seed=UNSEEN_SEED)
     if options.start:
         pipe = StableDiffusionPipeline.from_pretrained(options.start, torch_dtype=torch.float32, safety_checker=None)
+        if options.decoder_crops:
+            pipe.vae = train_vae(
+                scenes.pictures, unseen.pictures, options.work,
+                crops=options.decoder_crops, seed=options.seed, device=options.device, start=pipe.vae,
+            )  # fmt: skip
     else:
         vae = train_vae(
             scenes.pictures, unseen.pictures, options.work, crops=options.vae_crops, seed=options.seed, device=options.device

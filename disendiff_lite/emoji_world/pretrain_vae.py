@@ -3,6 +3,7 @@
 It sees 32x32 crops rather than whole scenes: four times as many for the same work, and fewer of them empty background.
 """
 
+import copy
 import time
 from pathlib import Path
 
@@ -36,17 +37,35 @@ def reconstruction_psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
     return float((-10 * errors.log10()).mean())
 
 
-def train_vae(pictures: np.ndarray, unseen: np.ndarray, work: Path, *, crops: int, seed: int, device: str) -> AutoencoderKL:
+def train_vae(
+    pictures: np.ndarray,
+    unseen: np.ndarray,
+    work: Path,
+    *,
+    crops: int,
+    seed: int,
+    device: str,
+    start: AutoencoderKL | None = None,
+) -> AutoencoderKL:
     """Train on `crops` crops in all, resuming from `work`; returns the EMA autoencoder.
 
     Compiled, because group normalisation at full resolution is what costs (on two CPU cores twice as fast as eager).
+
+    pictures, unseen: uint8 (N, 64, 64, 3), to train on and to measure with.
+    start: a finished autoencoder of which the decoder alone is trained further: a UNet that has learned its latents stays valid.
     """
     torch.manual_seed(seed)
-    vae = new_vae().to(device, memory_format=torch.channels_last)
-    ema = new_vae().to(device).requires_grad_(False)
-    ema.load_state_dict(vae.state_dict())
-    optimiser = torch.optim.AdamW(vae.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+    vae = (copy.deepcopy(start) if start else new_vae()).float().to(device, memory_format=torch.channels_last).train()
+    if start:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    ema = copy.deepcopy(vae).requires_grad_(False)
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    averaged = [e for e, p in zip(ema.parameters(), vae.parameters()) if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     steps = crops // BATCH
+    checkpoint = work / ("decoder.safetensors" if start else "vae.safetensors")
+    first = load_state(checkpoint, {"model": vae, "ema": ema}, optimiser)
 
     @torch.compile
     def losses(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -55,7 +74,6 @@ def train_vae(pictures: np.ndarray, unseen: np.ndarray, work: Path, *, crops: in
         edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (2, 3))
         return F.l1_loss(y, x) + 4 * F.mse_loss(y, x) + 0.5 * edges + KL_WEIGHT * posterior.kl().mean()
 
-    first = load_state(work / "vae.safetensors", {"model": vae, "ema": ema}, optimiser)
     started = time.perf_counter()
     for step in range(first, steps):
         x = random_crops(pictures, np.random.default_rng([seed, step]), BATCH).to(device, memory_format=torch.channels_last)
@@ -63,10 +81,10 @@ def train_vae(pictures: np.ndarray, unseen: np.ndarray, work: Path, *, crops: in
         loss = losses(x, torch.randn(BATCH, 4, CROP // 4, CROP // 4, device=device))
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         decay = min(0.998, (step + 1) / (step + 20))
-        torch._foreach_lerp_(list(ema.parameters()), list(vae.parameters()), 1 - decay)
+        torch._foreach_lerp_(averaged, [parameter.detach() for parameter in trained], 1 - decay)
         if step % 250 == 249 or step == steps - 1:
             rate = (step + 1 - first) * BATCH / (time.perf_counter() - started)
             print(
@@ -74,5 +92,5 @@ def train_vae(pictures: np.ndarray, unseen: np.ndarray, work: Path, *, crops: in
                 f"{rate:.0f} crops/s  ETA {(steps - step - 1) * BATCH / rate / 60:.1f} min",
                 flush=True,
             )
-            save_state(work / "vae.safetensors", {"model": vae, "ema": ema}, optimiser, step + 1)
+            save_state(checkpoint, {"model": vae, "ema": ema}, optimiser, step + 1)
     return ema.eval()
