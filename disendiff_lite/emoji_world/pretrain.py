@@ -1,9 +1,9 @@
 """Train the embedded model from the atlas: autoencoder, then UNet with text encoder. Resumable; runs on whatever device is there.
 
-    python -m disendiff_lite.emoji_world.pretrain --work FOLDER            (a killed run goes on where its last checkpoint was)
+    python -m disendiff_lite.emoji_world.pretrain [--work FOLDER]          (a killed run goes on where its last checkpoint was)
 
-Progress is one line every hundred steps; every thousand, a row of `training.csv`, a checkpoint and a sheet of sample pictures. At the
-end the EMA weights are exported as fp16 safetensors in the stock diffusers layout.
+Progress is one line every hundred steps; every 250 a checkpoint; every thousand a row of `training.csv` and a sheet of sample pictures.
+At the end the EMA weights are exported as fp16 safetensors in the stock diffusers layout.
 """
 
 import argparse
@@ -17,9 +17,11 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.emoji_world.architecture import assemble, new_text_encoder, new_unet
+from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.dataset import load_scenes
-from disendiff_lite.emoji_world.pretrain_unet import UnetTraining, latent_scale, train_unet, training_set
+from disendiff_lite.emoji_world.pretrain_unet import UnetTraining, train_unet
 from disendiff_lite.emoji_world.pretrain_vae import train_vae
+from disendiff_lite.emoji_world.training_data import latent_scale, training_set
 
 UNSEEN_SEED = 7  # of the scenes that are only looked at
 SAMPLE_PROMPTS = (
@@ -70,7 +72,9 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints and samples")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/pretrain"), help="folder for scenes, checkpoints and samples (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/emoji-diffusion)")
     parser.add_argument("--start", type=Path, help="a finished model to start from, with a fresh optimiser, instead of from nothing")
     parser.add_argument("--scenes", type=int, default=60_000, help="different scenes to draw (default: %(default)s)")
@@ -117,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

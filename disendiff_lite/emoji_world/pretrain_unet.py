@@ -7,7 +7,6 @@ Only class words are grounded: what a new modifier token attends to is left open
 """
 
 import csv
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from disendiff_lite.attention import CapturingProcessor
 from disendiff_lite.emoji_world.architecture import new_scheduler
 from disendiff_lite.emoji_world.checkpoints import load_state, save_state
-from disendiff_lite.emoji_world.dataset import Scenes
+from disendiff_lite.emoji_world.training_data import TrainingSet
+from disendiff_lite.emoji_world.used_rows import RARE_WORD, UsedRows, insert_before
 
-RARE_WORD = "ktn"  # stands for any word the model does not know
+CHECKPOINT_EVERY = 250  # steps
 
 
 @dataclass(frozen=True)
@@ -45,106 +44,6 @@ class UnetTraining:
     seed: int = 0
 
 
-@dataclass
-class TrainingSet:
-    """Everything a step needs, row by row: latents float16 (N, 4, 16, 16), token ids (N, 77), masks uint8 (N, 3, 16, 16), and the
-    positions of the class words in the caption (N, 3), 0 where there is no such object."""
-
-    latents: torch.Tensor
-    ids: torch.Tensor
-    masks: torch.Tensor
-    positions: torch.Tensor
-
-
-def class_positions(tokenizer, ids: torch.Tensor, classes: list[list[str]]) -> torch.Tensor:
-    """Positions of each scene's class words in its caption, int64 (N, 3); 0 fills up. Every class word is one token."""
-    token_of = {word: tokenizer(word, add_special_tokens=False).input_ids[0] for words in classes for word in words}
-    positions = torch.zeros(len(ids), 3, dtype=torch.long)
-    for row, words in enumerate(classes):
-        for column, word in enumerate(words):
-            positions[row, column] = int((ids[row] == token_of[word]).nonzero()[0, 0])
-    return positions
-
-
-def training_set(pipe: StableDiffusionPipeline, scenes: Scenes, device: str, cache: Path | None = None) -> TrainingSet:
-    """Encode scenes and captions once; latents are kept in the folder `cache`, under a name that says which autoencoder made them."""
-    vae = pipe.vae.to(device, memory_format=torch.channels_last).eval()
-    ids = pipe.tokenizer(scenes.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    positions = class_positions(pipe.tokenizer, ids, scenes.classes)
-    digest = hashlib.sha256(f"{vae.config.scaling_factor} {scenes.captions}".encode())
-    for value in vae.state_dict().values():
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    kept = cache / f"latents-{digest.hexdigest()[:12]}.safetensors" if cache else None
-    if kept and kept.exists():
-        return TrainingSet(load_file(kept)["latents"], ids, torch.from_numpy(scenes.masks), positions)
-
-    @torch.compile
-    def encode(x: torch.Tensor) -> torch.Tensor:
-        return vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
-
-    rows = []
-    with torch.no_grad():
-        for start in range(0, len(scenes), 96):
-            x = torch.from_numpy(scenes.pictures[start : start + 96]).permute(0, 3, 1, 2)  # (B, 3, 64, 64)
-            x = x.to(device, torch.float32, memory_format=torch.channels_last) / 127.5 - 1
-            rows.append(encode(x).half().cpu())
-    latents = torch.cat(rows)
-    if kept:
-        save_file({"latents": latents.contiguous()}, kept)
-    return TrainingSet(latents, ids, torch.from_numpy(scenes.masks), positions)
-
-
-def latent_scale(pipe: StableDiffusionPipeline, scenes: Scenes, device: str) -> float:
-    """The factor that gives latents unit standard deviation, as the noise schedule expects."""
-    pipe.vae.register_to_config(scaling_factor=1.0)
-    return 1 / float(training_set(pipe, scenes, device).latents.float().std())
-
-
-class UsedRows:
-    """Lets the text encoder train only the embedding rows of words in use; the other rows, which no caption names, stay as they are.
-
-    While installed, the encoder has a small table and token ids go through `compact` first.
-    """
-
-    def __init__(self, text_encoder, ids: torch.Tensor, rare_id: int):
-        self.text_encoder = text_encoder
-        self.full = text_encoder.get_input_embeddings()
-        self.rows = torch.cat([ids.flatten(), torch.tensor([rare_id])]).unique()
-        self.compact = torch.zeros(self.full.num_embeddings, dtype=torch.long)
-        self.compact[self.rows] = torch.arange(len(self.rows))
-        self.rare = int(self.compact[rare_id])
-        self.small = torch.nn.Embedding(len(self.rows), self.full.embedding_dim).to(self.full.weight.device)
-        self.small.weight.data.copy_(self.full.weight.data[self.rows])
-        self.install()
-
-    def install(self) -> None:
-        """Give the encoder the small table."""
-        self.text_encoder.set_input_embeddings(self.small)
-
-    def restore(self) -> None:
-        """Give the encoder its full table again, with the trained rows in their places."""
-        kept = self.rows != self.rows[self.rare]
-        self.full.weight.data[self.rows[kept]] = self.small.weight.data[kept]
-        self.text_encoder.set_input_embeddings(self.full)
-
-    def new_rare_word(self, generator: torch.Generator) -> None:
-        """Give the rare word another random embedding, of the untrained rows' distribution."""
-        signs = torch.randint(0, 2, (self.small.embedding_dim,), generator=generator) - 0.5
-        self.small.weight.data[self.rare] = signs.to(self.small.weight)
-
-
-def insert_before(ids: torch.Tensor, positions: torch.Tensor, word: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put the token `word` before each class word; returns the longer ids, cut to (B, 77), and the moved positions (B, 3)."""
-    new_ids, new_positions = ids.clone(), positions.clone()
-    for row in range(len(ids)):
-        tokens, places = ids[row].tolist(), positions[row]
-        for place in sorted((int(p) for p in places if p > 0), reverse=True):
-            tokens.insert(place, word)
-        new_ids[row] = torch.tensor(tokens[: ids.shape[1]])
-        new_positions[row] = torch.tensor([int(p) + sum(0 < int(q) <= int(p) for q in places) if p > 0 else 0 for p in places])
-    return new_ids, new_positions
-
-
 def grounding_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Cross-entropy between where the class words look and where their objects are.
 
@@ -158,16 +57,21 @@ def grounding_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return (entropy * there).sum() / there.sum().clamp_min(1)
 
 
-def grounded_predictor(unet) -> Callable:
+def grounded_predictor(unet) -> tuple[Callable, Callable[[bool], None]]:
     """A function (noisy, t, text) -> (predicted noise (B, 4, h, w), mean 16x16 maps (B, 77, 16, 16)), made to be compiled.
 
-    Its processors stay on the UNet: capture_attention, which puts the originals back, cannot be traced through by the compiler.
+    Beside it, a function that gives the UNet the processors which this needs (True, as at first) or its own ones back (False), for
+    capture_attention, which does that by itself, cannot be traced through by the compiler.
     """
     seen: list[torch.Tensor] = []
-    for block in (unet.down_blocks[0], unet.up_blocks[-1]):  # the 16x16 blocks
-        for transformer in block.attentions:
-            for layer in transformer.transformer_blocks:
-                layer.attn2.set_processor(CapturingProcessor(layer.attn2.processor, seen.append))
+    blocks = (unet.down_blocks[0], unet.up_blocks[-1])  # the 16x16 blocks
+    layers = [layer.attn2 for block in blocks for transformer in block.attentions for layer in transformer.transformer_blocks]
+    processors = [(layer.processor, CapturingProcessor(layer.processor, seen.append)) for layer in layers]
+
+    def capture(on: bool) -> None:
+        seen.clear()  # so that the last maps are not kept alive
+        for layer, (own, capturing) in zip(layers, processors):
+            layer.set_processor(capturing if on else own)
 
     def predict(noisy, t, text):
         seen.clear()
@@ -175,7 +79,8 @@ def grounded_predictor(unet) -> Callable:
         maps = torch.stack([probabilities.mean(dim=1) for probabilities in seen]).mean(dim=0)  # (B, Q, T)
         return noise, maps.transpose(1, 2).unflatten(2, noisy.shape[-2:])  # (B, T, h, w)
 
-    return predict
+    capture(True)
+    return predict, capture
 
 
 @torch.no_grad()
@@ -215,8 +120,8 @@ def train_unet(
 ) -> None:
     """Train `pipe`'s UNet and text encoder in place up to `settings.images`, resuming from `work`; they end as their EMA.
 
-    Each `every` steps a line is printed and appended to `work/training.csv`, a checkpoint is written, and `on_progress(pipe, step)`
-    is called with the EMA weights in the pipeline.
+    Each CHECKPOINT_EVERY steps a checkpoint is written; each `every` steps a line is printed and appended to `work/training.csv`, and
+    `on_progress(pipe, step)` is called with the EMA weights in the pipeline.
     """
     torch.manual_seed(settings.seed)
     signal = new_scheduler().alphas_cumprod.to(device)  # (1000,), the share of signal at each step
@@ -231,7 +136,7 @@ def train_unet(
     ema = torch.nn.ParameterList(torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in trained.parameters())
     optimiser = torch.optim.AdamW(trained.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     first = load_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser)
-    predict = grounded_predictor(unet)
+    predict, capture = grounded_predictor(unet)
     fast_predict = torch.compile(predict)  # used with one shape and mode only: each other one would cost minutes of compiling
     steps = settings.images // settings.batch
     started = time.perf_counter()
@@ -274,20 +179,24 @@ def train_unet(
             eta = (steps - step - 1) * settings.batch / rate / 60
             print(f"unet step {step + 1}/{steps}  error {averages[0]:.4f}  grounding {averages[1]:.3f}  "
                   f"{rate:.1f} images/s  ETA {eta:.0f} min", flush=True)  # fmt: skip
-        if (step + 1) % every == 0 or step == steps - 1:
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step == steps - 1:
             save_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser, step + 1)
+        if (step + 1) % every == 0 or step == steps - 1:
             with _holding(trained, ema):
                 row = {"images": (step + 1) * settings.batch, "error": averages[0].item(), "grounding": averages[1].item()}
                 row |= validate(predict, text_encoder, unseen, signal)
                 print("  ".join(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
                 _append_row(work / "training.csv", row)
                 rows.restore()
+                capture(False)
                 on_progress(pipe, step + 1)
                 rows.install()
+                capture(True)
     with torch.no_grad():
         for parameter, average in zip(trained.parameters(), ema):
             parameter.copy_(average)
     rows.restore()
+    capture(False)
 
 
 @contextmanager

@@ -27,14 +27,16 @@ def random_crops(pictures: np.ndarray, rng: np.random.Generator, count: int) -> 
     return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1  # (count, 3, CROP, CROP)
 
 
-def reconstruction_psnr(vae: AutoencoderKL, pictures: np.ndarray) -> float:
-    """Mean peak signal-to-noise ratio (dB) of reconstructions of uint8 (N, 64, 64, 3) pictures."""
-    vae.eval()
-    with torch.no_grad():
-        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+@torch.no_grad()
+def reconstruction_psnr(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio (dB) of the reconstruction of each of uint8 (N, 64, 64, 3) pictures, float32 (N,)."""
+    found = []
+    for part in torch.from_numpy(pictures).split(BATCH):
+        x = part.permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1  # (B, 3, 64, 64)
         y = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
-    errors = ((x - y) / 2).square().mean(dim=(1, 2, 3))
-    return float((-10 * errors.log10()).mean())
+        errors = ((x - y).float() / 2).square().mean(dim=(1, 2, 3))  # (B,)
+        found.append(-10 * errors.log10())
+    return torch.cat(found).cpu().numpy()
 
 
 def train_vae(
@@ -88,7 +90,7 @@ def train_vae(
         if step % 250 == 249 or step == steps - 1:
             rate = (step + 1 - first) * BATCH / (time.perf_counter() - started)
             print(
-                f"vae step {step + 1}/{steps}  loss {loss.item():.4f}  unseen {reconstruction_psnr(ema, unseen):.2f} dB  "
+                f"vae step {step + 1}/{steps}  loss {loss.item():.4f}  unseen {reconstruction_psnr(ema, unseen).mean():.2f} dB  "
                 f"{rate:.0f} crops/s  ETA {(steps - step - 1) * BATCH / rate / 60:.1f} min",
                 flush=True,
             )
