@@ -13,7 +13,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from disendiff_lite.base_model import SCORERS, absolute_model, recall_model, remember_model, suited_preset
 from disendiff_lite.config import PRESETS, Config
-from disendiff_lite.emoji_world.references import load_reference
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import replacing, write_text
 from disendiff_lite.generate import check_prompt, generate as draw, prompt_set
@@ -21,6 +20,7 @@ from disendiff_lite.images import load_image
 from disendiff_lite.learned import load_learned
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.progress import progress, progress_callback
+from disendiff_lite.references import load_reference, own_reference
 from disendiff_lite.run_scores import known_reference, reference_requests, score_run, score_table
 from disendiff_lite.runs import RunRecord, read_run
 from disendiff_lite.scores import load_scorer
@@ -131,8 +131,8 @@ def _source(args: argparse.Namespace) -> tuple[Image.Image, tuple[str, ...], str
         return reference.picture, reference.classes, args.pair
     if args.classes is None:
         raise UserError("A picture of your own needs --classes, such as --classes cat,dog: say what it shows.")
-    classes = tuple(class_.strip() for class_ in args.classes.split(","))
-    return load_image(args.image), classes, _file_stem(Path(args.image).stem)
+    reference = own_reference(args.image, args.classes.split(","))
+    return reference.picture, reference.classes, _file_stem(reference.name)
 
 
 def _config(args: argparse.Namespace) -> Config:

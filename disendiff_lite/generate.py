@@ -19,10 +19,10 @@ from disendiff_lite.sampling import sample
 from disendiff_lite.tokens import check_concepts, compose_prompt
 
 BATCH = 8  # pictures made at once
-# What the editing pictures change: a background, an accessory, a style; {} becomes the concepts.
+# What the editing pictures change: the place, the light, the style; each suits any class. {} becomes the concepts.
 CONTEXTS = {
     "on the beach": "photo of a {} on the beach",
-    "wearing a hat": "photo of a {} wearing a hat",
+    "at sunset": "photo of a {} at sunset",
     "pencil drawing": "a pencil drawing of a {}",
 }
 
@@ -115,7 +115,7 @@ def prompt_set(
     """
     check_concepts(classes, modifiers)
     everything = tuple(range(len(classes)))
-    subjects = {_concept_name(classes, index): (index,) for index in everything}
+    subjects = {concept_name(classes, index): (index,) for index in everything}
     if len(classes) > 1:
         subjects = {"combined": everything} | subjects
 
@@ -130,6 +130,12 @@ def prompt_set(
     for context, edited in contexts.items():
         requests |= {f"{name}, {context}": request("editing", concepts, edited) for name, concepts in subjects.items()}
     return requests
+
+
+def concept_name(classes: Sequence[str], index: int) -> str:
+    """What one concept is called beside the others: its class, numbered ("dog 2") if the class comes more than once."""
+    name = classes[index]
+    return name if list(classes).count(name) == 1 else f"{name} {list(classes[: index + 1]).count(name)}"
 
 
 def picture_seeds(seed: int, count: int) -> list[int]:
@@ -169,8 +175,3 @@ def _in_batches(
         if progress is not None:
             progress(len(pictures), len(prompts))
     return pictures
-
-
-def _concept_name(classes: Sequence[str], index: int) -> str:
-    name = classes[index]
-    return name if list(classes).count(name) == 1 else f"{name} {list(classes[: index + 1]).count(name)}"

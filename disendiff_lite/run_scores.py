@@ -11,15 +11,15 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
-from disendiff_lite.emoji_world.references import PAIRS, Reference, load_reference
-from disendiff_lite.generate import Request, generate
+from disendiff_lite.generate import Request, concept_name, generate
+from disendiff_lite.references import Reference, load_reference, reference_names
 from disendiff_lite.runs import RunRecord, picture_hash
 from disendiff_lite.scores import Leakage, Score, Scorer, image_alignment, leakage, pool, text_alignment
 
 
 @dataclass(frozen=True)
 class SubjectScores:
-    """The scores of all pictures of one subject: "combined", or one concept's class.
+    """The scores of all pictures of one subject: "combined", or one concept ("cat"; "dog 1", "dog 2" if a class comes twice).
 
     margin: how much more like its own crop than like another concept's; None for the combined pictures or without crops.
     """
@@ -40,17 +40,17 @@ class SubjectScores:
 
 def known_reference(record: RunRecord) -> Reference | None:
     """The shipped reference picture that a run was trained on, None if it was another one."""
-    references = (load_reference(name) for name in PAIRS)
+    references = map(load_reference, reference_names())
     return next((found for found in references if picture_hash(found.picture) == record.picture), None)
 
 
 def reference_requests(reference: Reference, record: RunRecord) -> list[Request]:
-    """The ten prompts for all concepts and the ten for each alone that a shipped reference comes with."""
+    """The prompts that a reference comes with: for all concepts, unless there is only one, and for each alone."""
     names = [f"{modifier} {class_}" for modifier, class_ in zip(record.modifiers, record.classes)]
     everything = tuple(range(len(names)))
-    requests = [Request("combined", prompt.format(*names), everything) for prompt in reference.prompts["combined"]]
-    for index, class_ in enumerate(reference.classes):
-        requests += [Request("independent", prompt.format(*names), (index,)) for prompt in reference.prompts[class_]]
+    requests = [Request("combined", prompt.format(*names), everything) for prompt in reference.prompts.combined]
+    for index, prompts in enumerate(reference.prompts.independent):
+        requests += [Request("independent", prompt.format(*names), (index,)) for prompt in prompts]
     return requests
 
 
@@ -107,7 +107,7 @@ def _leakage(scorer: Scorer, pictures, concepts: tuple[int, ...], crops) -> Leak
 def _pooled(concepts: tuple[int, ...], rows: Sequence[tuple], classes: Sequence[str]) -> SubjectScores:
     prompts, images, texts, leaks = zip(*rows)
     return SubjectScores(
-        subject="combined" if len(concepts) > 1 else classes[concepts[0]],
+        subject="combined" if len(concepts) > 1 else concept_name(classes, concepts[0]),
         prompts=prompts,
         image=pool(images),
         text=pool([text.cosine for text in texts]),

@@ -19,6 +19,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from disendiff_lite.errors import UserError
+from disendiff_lite.wording import enumeration
 
 PROMPT_LENGTH = 77  # positions of CLIP's text encoder, the start and end marks included
 MERGES = 49152 - 256 - 2  # the merges of the vocabulary file that CLIP uses; the rest of the file is left over
@@ -116,13 +117,13 @@ def compose_prompt(classes: Sequence[str], modifiers: Sequence[str], template: s
     check_concepts(classes, modifiers)
     if template.count("{}") != 1:
         raise UserError(f'The template {template!r} must hold {{}} once, where the concepts go: "photo of a {{}}".')
-    return template.replace("{}", _enumerate([f"{modifier} {name}" for modifier, name in zip(modifiers, classes)]))
+    return template.replace("{}", enumeration([f"{modifier} {name}" for modifier, name in zip(modifiers, classes)]))
 
 
 def class_caption(classes: Sequence[str]) -> str:
     """The caption of the plain classes, for regularisation images: "a cat and a dog". Raises UserError without a class."""
     check_concepts(classes, classes)
-    return _enumerate([f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in classes])
+    return enumeration([f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in classes])
 
 
 def check_concepts(classes: Sequence[str], modifiers: Sequence[str]) -> None:
@@ -185,8 +186,3 @@ def _byte_letters() -> list[str]:
     # CLIP writes each byte as one visible letter: itself where it prints, else one from 256 upwards.
     printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printing] + [chr(256 + index) for index in range(256 - len(printing))]
-
-
-def _enumerate(parts: Sequence[str]) -> str:
-    # "a", "a and b", "a, b and c"
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -14,7 +14,7 @@ from test_report import write_notebook
 
 from disendiff_lite import commands, files, run_scores
 from disendiff_lite.cli import main
-from disendiff_lite.emoji_world.references import load_reference
+from disendiff_lite.references import load_reference
 from disendiff_lite.runs import RunRecord, picture_hash, read_losses, read_run
 from disendiff_lite.scores import Scorer
 

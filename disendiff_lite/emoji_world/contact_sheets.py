@@ -16,12 +16,13 @@ from PIL import Image
 
 from disendiff_lite.config import emoji
 from disendiff_lite.emoji_world.backgrounds import PHRASES
-from disendiff_lite.emoji_world.references import load_reference
+from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.scenes import STYLES
 from disendiff_lite.emoji_world.world import COLOURS, classes
 from disendiff_lite.generate import generate
 from disendiff_lite.models import EMBEDDED, load_pipeline
 from disendiff_lite.progress import progress, progress_callback
+from disendiff_lite.references import load_reference
 from disendiff_lite.sampling import sample
 from disendiff_lite.tokens import compose_prompt
 from disendiff_lite.train import train
@@ -96,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -20,6 +20,7 @@ from disendiff_lite.emoji_world.world import (
     recolour,
     sprite,
 )
+from disendiff_lite.wording import enumeration
 
 STYLES = {"pencil": "a pencil drawing of", "sepia": "an old photo of"}
 OPENINGS = ("photo of", "photo of", "photo of", "a picture of", "")
@@ -127,8 +128,7 @@ def caption(things: tuple[Thing, ...], place: str, *, opening: str, say_place: b
     """The sentence for a scene, such as "photo of a red cat and a dog on the beach"."""
     articles = articles or ["a "] * len(things)
     parts = [article + thing.phrase() for article, thing in zip(articles, things)]
-    named = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-    return " ".join(word for word in (prefix, opening, named, PHRASES[place] if say_place else "") if word)
+    return " ".join(word for word in (prefix, opening, enumeration(parts), PHRASES[place] if say_place else "") if word)
 
 
 def random_thing(rng: np.random.Generator, centre: tuple[float, float], size: float, class_: str | None = None) -> Thing:
