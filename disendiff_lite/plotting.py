@@ -1,12 +1,12 @@
-"""Figures: pictures, attention maps over pictures, loss curves and scores.
+"""Pictures, and attention maps over pictures.
 
 Each function takes arrays or pictures and perhaps an `ax`, whose place it then fills; it returns the figure and never shows it.
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; maps that are compared share one colour scale.
+Maps that are compared share one colour scale.
 """
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,20 +18,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.charts import plot_losses  # noqa: F401  until the notebook names its new home
 from disendiff_lite.losses import normalise
-from disendiff_lite.runs import StepRecord
-from disendiff_lite.scores import Score
+from disendiff_lite.panels import FONT, make_panels
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 MAP_COLOURS = "inferno"
 OVERLAY = (0.4, 0.85)  # opacity of the lowest and of the highest attention over a picture
 PANEL = 1.35  # side of a picture, inches
 LINE = 0.15  # height of a line of a title, inches
 TITLE_WIDTH = 20  # letters that fit over a picture
 SMALL, LARGE = 128, 256  # pictures up to the first are drawn with crisp pixels, those above the second are shrunk to it
-DPI = 96
-FONT = 8  # points
 
 Picture = Image.Image | np.ndarray  # an array is uint8 (height, width, 3)
 
@@ -122,89 +118,14 @@ def plot_map_grid(
     return figure
 
 
-def plot_losses(records: Sequence[StepRecord], *, window: int | None = None, ax: Axes | None = None) -> Figure:
-    """The loss terms of a run: left what is minimised, right the calibration's terms before their weight.
-
-    records: what train.train yields, or runs.read_losses reads. window: steps in the running mean; None takes a tenth of the run.
-
-    Dots are single steps, lines running means. Without calibration there is only the left panel.
-    """
-    window = window or max(1, len(records) // 10)
-    steps, *_ = columns = [
-        np.array([getattr(record, name) for record in records])
-        for name in ("step", "reconstruction", "bind", "separate", "total")
-    ]
-    reconstruction, bind, separate, total = columns[1:]
-    calibrated = not np.isnan(bind).all()
-    figure, panels = _chart_panels(1 + calibrated, 2.3, ax)
-    _draw_term(panels[0], steps, reconstruction, window, BLUE, "reconstruction")
-    panels[0].set_title("what is minimised", fontsize=FONT, loc="left")
-    panels[0].set_yscale("log")  # the weighted calibration is a hundred times smaller, and yet it acts
-    if calibrated:
-        weighted = np.where(np.isnan(bind), np.nan, total - reconstruction)
-        _draw_term(panels[0], steps, weighted, window, GREY, "calibration, weighted by λ")
-        _draw_term(panels[1], steps, bind, window, ORANGE, "bind")
-        _draw_term(panels[1], steps, separate, window, GREEN, "separate")
-        panels[1].set_title("calibration terms, unweighted", fontsize=FONT, loc="left")
-        panels[1].set_ylim(bottom=0)
-    for panel in panels:
-        panel.set_xlabel("step", fontsize=FONT)
-        panel.legend(fontsize=FONT - 1, frameon=False)
-    return figure
-
-
-def plot_scores(table: Mapping[str, Mapping[str, Score]], *, ax: Axes | None = None) -> Figure:
-    """Bars of mean scores with their spread: a panel for each measure, a bar for each run.
-
-    table: run -> measure -> Score; a measure that a run lacks is left empty. The whiskers are one standard deviation each way.
-    """
-    measures = list(dict.fromkeys(measure for scores in table.values() for measure in scores))
-    figure, panels = _chart_panels(len(measures), 0.75 + 0.27 * len(table), ax, share_y=True)
-    for panel, measure in zip(panels, measures):
-        for place, scores in enumerate(table.values()):
-            if measure in scores:
-                _draw_bar(panel, place, scores[measure])
-        panel.set_title(measure, fontsize=FONT, loc="left")
-        panel.axvline(0, color=GREY, linewidth=0.8)
-        panel.margins(x=0.25)
-        panel.spines["left"].set_visible(False)
-        panel.tick_params(axis="y", length=0)
-        panel.set_xlabel("mean ± standard deviation", fontsize=FONT - 1, color=GREY)
-    panels[0].set_yticks(range(len(table)), list(table), fontsize=FONT)
-    panels[0].set_ylim(len(table) - 0.5, -0.5)  # the first run on top
-    return figure
-
-
 def _picture_panels(
     rows: int, columns: int, ax: Axes | None, *, title_lines: int, extra_width: float = 0.0
 ) -> tuple[Figure, np.ndarray]:
     size = (columns * PANEL + extra_width, rows * PANEL + LINE * title_lines)
-    figure, panels = _panels(rows, columns, size, ax)
+    figure, panels = make_panels(rows, columns, size, ax)
     for panel in panels.flat:
         panel.set_axis_off()
     return figure, panels
-
-
-def _chart_panels(count: int, height: float, ax: Axes | None, share_y: bool = False) -> tuple[Figure, np.ndarray]:
-    figure, panels = _panels(1, count, (0.9 + 2.6 * count, height), ax, share_y)
-    for panel in panels.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=FONT - 1)
-    return figure, panels[0]
-
-
-def _panels(
-    rows: int, columns: int, size: tuple[float, float], ax: Axes | None, share_y: bool = False
-) -> tuple[Figure, np.ndarray]:
-    """Axes (rows, columns) in a new figure of `size` inches, or in the place of `ax`."""
-    if ax is None:
-        figure = plt.figure(figsize=size, dpi=DPI, layout="constrained")
-        plt.close(figure)  # else a notebook shows it twice: at the end of the cell, and as the value returned
-        return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y)
-    if ax.get_subplotspec() is None:
-        raise UserError("This ax has no place in a grid: make it with plt.subplots.")
-    ax.set_axis_off()
-    return ax.figure, ax.get_subplotspec().subgridspec(rows, columns).subplots(squeeze=False, sharey=share_y)
 
 
 def _draw_picture(panel: Axes, picture: Picture, **style) -> None:
@@ -235,32 +156,3 @@ def _label_rows(panels: np.ndarray, titles: Sequence[str] | None) -> None:
     for panel, title in zip(panels[:, 0], titles or []):
         wrapped = textwrap.fill(title, TITLE_WIDTH)
         panel.text(-0.05, 0.5, wrapped, rotation=90, ha="right", va="center", fontsize=FONT, transform=panel.transAxes)
-
-
-def _draw_term(panel: Axes, steps: np.ndarray, values: np.ndarray, window: int, colour: str, name: str) -> None:
-    panel.plot(steps, values, ".", color=colour, markersize=3.5, alpha=0.35, markeredgewidth=0)
-    panel.plot(steps, _running_mean(values, window), color=colour, linewidth=1.6, label=name)
-
-
-def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over a window centred on each value, over what there is of it: shorter at the ends, nan left out."""
-    there = ~np.isnan(values)
-    ones = np.ones(min(window, len(values)))
-    counts = np.convolve(there, ones, "same")
-    sums = np.convolve(np.where(there, values, 0), ones, "same")
-    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0.5)
-
-
-def _draw_bar(panel: Axes, place: int, score: Score) -> None:
-    spread = 0.0 if math.isnan(score.spread) else score.spread
-    panel.barh(place, score.mean, height=0.66, color=BLUE, xerr=spread, error_kw={"ecolor": "black", "elinewidth": 1})
-    ahead = score.mean >= 0
-    panel.annotate(
-        f"{score.mean:.3f}",
-        (score.mean + (spread if ahead else -spread), place),
-        xytext=(3 if ahead else -3, 0),
-        textcoords="offset points",
-        ha="left" if ahead else "right",
-        va="center",
-        fontsize=FONT - 1,
-    )

@@ -1,7 +1,6 @@
-"""Figures: something is in them, scales are shared where maps are compared, and nothing is shown or left open."""
+"""Pictures and maps: something is in them, scales are shared where maps are compared, and nothing is shown or left open."""
 
 import io
-import math
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,9 +8,7 @@ import pytest
 from PIL import Image
 
 from disendiff_lite.errors import UserError
-from disendiff_lite.plotting import plot_losses, plot_map_grid, plot_scores, show_maps, show_pictures
-from disendiff_lite.runs import StepRecord
-from disendiff_lite.scores import Score
+from disendiff_lite.plotting import plot_map_grid, show_maps, show_pictures
 
 WORDS = ("<new1>", "cat", "<new2>", "dog")
 RANDOM = np.random.default_rng(0)
@@ -23,15 +20,6 @@ PICTURE[20:40, 20:40] = (200, 30, 30)
 def maps(*shape: int) -> np.ndarray:
     centre = np.hypot(*(np.mgrid[:16, :16] - 8))
     return np.exp(-centre / 4) * RANDOM.uniform(0.01, 0.2, (*shape, 1, 1))
-
-
-def records(count: int, calibrated: bool = True) -> list[StepRecord]:
-    made = []
-    for step in range(1, count + 1):
-        there = calibrated and step % 7
-        bind, separate = (1 / step, 0.2) if there else (math.nan, math.nan)
-        made.append(StepRecord(step, 0.5, bind, separate, 0.5 + 0.01 * (bind + separate) if there else 0.5, 1e-4, 0.1))
-    return made
 
 
 def pixels(figure) -> np.ndarray:
@@ -90,45 +78,10 @@ def test_a_grid_of_maps_has_a_row_a_run_and_one_colour_bar(pictures, panels):
     assert pixels(figure).std() > 10
 
 
-def test_loss_curves_name_their_terms_and_leave_steps_without_a_term_out():
-    figure = plot_losses(records(50), window=1)
-    left, right = figure.axes
-    assert [line.get_label() for line in right.lines][1::2] == ["bind", "separate"]
-    assert "weighted" in left.lines[3].get_label() and "unweighted" in right.get_title(loc="left")
-    bind = right.lines[1].get_ydata()
-    assert np.isnan(bind[6]) and bind[9] == pytest.approx(0.1)
-    assert left.lines[3].get_ydata()[9] == pytest.approx(0.01 * 0.3)
-    smoothed = plot_losses(records(50), window=3).axes[1].lines[1].get_ydata()
-    assert smoothed[9] == pytest.approx((1 / 9 + 1 / 10 + 1 / 11) / 3)
-    assert smoothed[6] == pytest.approx((1 / 6 + 1 / 8) / 2)  # the seventh step has no term
-    assert pixels(figure).std() > 10
-
-
-def test_loss_curves_without_calibration_and_of_one_step():
-    assert len(plot_losses(records(20, calibrated=False)).axes) == 1
-    assert pixels(plot_losses(records(1))).std() > 5
-
-
-def test_scores_have_a_panel_a_measure_and_a_bar_a_run():
-    table = {
-        "DisenDiff": {"image-alignment": Score((0.7, 0.9)), "leakage": Score((-0.1, -0.2))},
-        "Custom Diffusion": {"image-alignment": Score((0.6,))},
-    }
-    figure = plot_scores(table)
-    first, second = figure.axes
-    assert [bar.get_width() for bar in first.patches] == pytest.approx([0.8, 0.6])
-    assert [bar.get_width() for bar in second.patches] == pytest.approx([-0.15])
-    assert [label.get_text() for label in first.get_yticklabels()] == list(table)
-    assert [text.get_text() for text in first.texts + second.texts] == ["0.800", "0.600", "-0.150"]
-    assert pixels(figure).std() > 10
-
-
-def test_every_figure_can_stand_in_a_larger_one():
-    figure, axes = plt.subplots(4, 1, figsize=(7, 9), layout="constrained")
+def test_pictures_and_maps_can_stand_in_a_larger_figure():
+    figure, axes = plt.subplots(2, 1, figsize=(7, 4), layout="constrained")
     assert show_pictures([PICTURE] * 3, ax=axes[0]) is figure
     assert show_maps(maps(4), WORDS, PICTURE, ax=axes[1]) is figure
-    assert plot_losses(records(20), ax=axes[2]) is figure
-    assert plot_scores({"run": {"score": Score((1.0, 2.0))}}, ax=axes[3]) is figure
     plt.close(figure)
     assert pixels(figure).std() > 10
     with pytest.raises(UserError, match="subplots"):
