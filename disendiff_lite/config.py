@@ -69,7 +69,7 @@ class Config:
     separate_weight: float = 1.0  # of L_s&s within the calibration; 0 switches it off
     suppress: bool = True  # square the class tokens' maps
     smooth: bool = True  # blur the maps with the 3x3 Gaussian
-    map_resolution: int = 16  # query grid of the cross-attention layers whose maps are calibrated: resolution / 32
+    map_resolution: int = 16  # side, in cells, of the maps that are calibrated; Stable Diffusion at 512 px has 64, 32, 16, 8
 
     modifiers: tuple[str, ...] = ("<new1>", "<new2>", "<new3>")  # the new words, one a concept
     initial_tokens: tuple[str, ...] = ("ktn", "pll", "ucd")  # rare words whose embeddings the modifiers start from
@@ -198,6 +198,8 @@ def _check_ranges(config: Config) -> None:
             raise UserError(f"{name} is {value}: it must be at least 1.")
         if name in ("prior_probability", "flip_probability", "eta") and value > 1:
             raise UserError(f"{name} is {value}: it must lie between 0 and 1.")
+    if config.seed >= 2**32:
+        raise UserError(f"seed is {config.seed}: it must be less than 2**32, which is 4294967296.")
     if config.method != "disendiff" and config.calibration_weight > 0:
         raise UserError(
             f"{config.method} has no calibration, yet calibration_weight is {config.calibration_weight}: set it to 0,"

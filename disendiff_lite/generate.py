@@ -4,7 +4,6 @@ The set is the paper's: *combined* (all concepts in one picture), *independent* 
 contexts). Picture number i of a seed always starts from the same noise, whatever the prompt, the method and the batch.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from disendiff_lite.config import Config
 from disendiff_lite.errors import UserError
 from disendiff_lite.sampling import sample
-from disendiff_lite.tokens import check_concepts, compose_prompt
+from disendiff_lite.tokens import MODIFIER, check_concepts, compose_prompt, prompt_ids
 
 BATCH = 8  # pictures made at once
 # What the editing pictures change: the place, the light, the style; each suits any class. {} becomes the concepts.
@@ -147,15 +146,10 @@ def picture_seeds(seed: int, count: int) -> list[int]:
 
 def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     """Raise UserError if the prompt holds an unknown modifier or is too long: either would be drawn as if all were well."""
-    for modifier in re.findall(r"<[^<>\s]+>", prompt):
+    for modifier in MODIFIER.findall(prompt):
         if len(tokenizer(modifier, add_special_tokens=False).input_ids) != 1:
             raise UserError(f"The model does not know {modifier}: load the run that learned it, or mend its spelling.")
-    length = len(tokenizer(prompt, verbose=False).input_ids)
-    if length > tokenizer.model_max_length:
-        raise UserError(
-            f"The prompt has {length} tokens but the text encoder reads {tokenizer.model_max_length}: "
-            f"shorten it ({prompt[:60]!r}...)."
-        )
+    prompt_ids(tokenizer, prompt)
 
 
 def _in_batches(

@@ -1,4 +1,4 @@
-"""Pictures in and out: any file that PIL opens becomes an upright RGB picture, and pictures become tensors and back."""
+"""Pictures in: any file that PIL opens becomes an upright RGB picture, and pictures become tensors."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, first_line
 
 SMALLEST_SIDE = 16  # pixels; below this nothing is left to learn from
 
@@ -28,7 +28,7 @@ def load_image(path) -> Image.Image:
             image.load()
             return to_rgb(image, name=str(path))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"Cannot read {path} as a picture ({_first_line(error)}): save it anew as PNG or JPEG.") from None
+        raise UserError(f"Cannot read {path} as a picture ({first_line(error)}): save it anew as PNG or JPEG.") from None
 
 
 def to_rgb(image: Image.Image, name: str = "The picture") -> Image.Image:
@@ -63,13 +63,3 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     """An RGB picture as a float tensor (3, height, width) in [-1, 1]."""
     values = torch.from_numpy(np.array(image, dtype=np.float32))  # (height, width, 3)
     return (values / 127.5 - 1.0).permute(2, 0, 1).contiguous()  # (3, height, width)
-
-
-def to_pil(pixels: torch.Tensor) -> Image.Image:
-    """A tensor (3, height, width) in [-1, 1] as an RGB picture; values outside are clipped."""
-    values = ((pixels.detach().float().cpu() + 1.0) * 127.5).clamp(0, 255).round()
-    return Image.fromarray(values.permute(1, 2, 0).to(torch.uint8).numpy())  # (height, width, 3)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

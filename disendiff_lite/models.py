@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download, model_info
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, first_line
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "emoji-diffusion"
 SHORT_NAMES = {
@@ -35,7 +35,7 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
     dtype: of the weights, a torch.dtype or its name; None is float32, which training needs.
 
     Returns the pipeline, in eval mode, with its progress bar off. Raises UserError if the name leads to nothing, to another kind
-    of model or to pickled weights, or the hub cannot be reached.
+    of model or to pickled weights, the hub cannot be reached, or the device is missing or full.
     """
     device, dtype = pick_device(device), _dtype(dtype)
     source = SHORT_NAMES.get(str(name), str(name))
@@ -52,8 +52,11 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
     if kind != "StableDiffusionPipeline":
         raise UserError(f"{name} is a {kind}: give a Stable Diffusion 1.x or 2.x text-to-image model.")
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        nn.Module.to(part, device=device, dtype=dtype)  # diffusers' own `to` warns of float32 layers that there are not
+    try:
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+            nn.Module.to(part, device=device, dtype=dtype)  # diffusers' own `to` warns of float32 layers that there are not
+    except RuntimeError as error:  # most often the device's memory is full
+        raise UserError(f"Cannot put {name} on the device {device} ({first_line(error)}): choose another one.") from error
     return pipe
 
 
@@ -68,11 +71,12 @@ def pick_device(device=None) -> torch.device:
         return torch.device(available[0])
     try:
         wanted = torch.device(device)
-    except RuntimeError:
-        wanted = None
-    if wanted is None or wanted.type not in available:
-        raise UserError(f"There is no device {str(device)!r} on this machine: use one of {', '.join(available)}.")
-    return wanted
+        if wanted.type in available:
+            torch.empty(0, device=wanted)  # fails if there is no device of this number, as for cuda:9
+            return wanted
+    except (RuntimeError, AssertionError):  # without CUDA support torch asserts
+        pass
+    raise UserError(f"There is no device {str(device)!r} on this machine: use one of {', '.join(available)}.")
 
 
 def choose_trainable(pipe, method: str) -> dict[str, nn.Parameter]:
@@ -158,7 +162,7 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _why_not_loaded(name: str, source: str, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+    reason = first_line(error)
     if not Path(source).is_dir():
         return (
             f"Cannot fetch {name} from the model hub ({reason}): download it on a connected machine and give its folder,"

@@ -1,5 +1,6 @@
 """Pictures from prompts by DDIM sampling, each from a seed of its own, so that a picture never depends on its neighbours."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,6 +9,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
+from disendiff_lite.errors import UserError
+
+DIFFUSERS_MULTIPLE = 8  # pixels; a side that it does not divide is refused, whatever the model's latent cell
 
 
 def sample(
@@ -18,8 +22,10 @@ def sample(
     prompts, seeds: of the same length; the random numbers come from CPU generators, so they do not depend on the device.
     config: gives `resolution`, `inference_steps`, `guidance_scale` and `eta`.
 
-    Returns RGB pictures of resolution x resolution px. The pipeline's scheduler is put back afterwards.
+    Returns RGB pictures of resolution x resolution px. The pipeline's scheduler is put back afterwards. Raises UserError as
+    check_sampling does.
     """
+    check_sampling(pipe, config)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     with ddim(pipe):
         return pipe(
@@ -31,6 +37,17 @@ def sample(
             eta=config.eta,
             generator=generators,
         ).images
+
+
+def check_sampling(pipe: StableDiffusionPipeline, config: Config) -> None:
+    """Raise UserError if the pipeline cannot draw pictures of this `resolution`, or in so many `inference_steps`."""
+    multiple = math.lcm(DIFFUSERS_MULTIPLE, pipe.vae_scale_factor)
+    if config.resolution % multiple:
+        raise UserError(f"The resolution {config.resolution} is not a multiple of {multiple}: choose another.")
+    schedule = pipe.scheduler.config
+    most = schedule.num_train_timesteps - schedule.get("steps_offset", 0)  # with an offset the sampling begins that much above
+    if config.inference_steps > most:
+        raise UserError(f"inference_steps is {config.inference_steps}: choose at most {most} with this model.")
 
 
 @contextmanager

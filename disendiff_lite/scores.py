@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download, model_info, try_to_load_from_cache
 from PIL import Image
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, first_line
 from disendiff_lite.models import pick_device
+from disendiff_lite.tokens import MODIFIER
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "emoji-clip"
 SHORT_NAMES = {"emoji": str(EMBEDDED), "clip": "ViT-B-32-quickgelu/openai"}
@@ -70,11 +72,6 @@ class Leakage:
     other: Score
     margin: Score
 
-    @property
-    def clean_share(self) -> float:
-        """Share of the pictures that are more like their own crop than like any other, in [0, 1]."""
-        return sum(value > 0 for value in self.margin.values) / len(self.margin.values)
-
 
 @dataclass(frozen=True)
 class Scorer:
@@ -88,7 +85,7 @@ class Scorer:
 
 
 def load_scorer(name="emoji", device=None) -> Scorer:
-    """Load a CLIP model with open_clip.
+    """Load a CLIP model with open_clip; only safetensors weights are read.
 
     name: "emoji" (the embedded scorer, for the emoji world), "clip" (real CLIP ViT-B/32, for real pictures), a folder with
         open_clip_config.json and open_clip_model.safetensors, or open_clip's "architecture" or "architecture/tag" (without a
@@ -96,7 +93,7 @@ def load_scorer(name="emoji", device=None) -> Scorer:
     device: where to put it; None takes the first of cuda, mps and cpu that is there.
 
     Returns the scorer, in eval mode. Raises UserError if there is no such folder or model, if the folder lacks a file or holds
-    a damaged one, or if the weights cannot be fetched.
+    a damaged one, or if the weights cannot be fetched or are pickled.
     """
     # Importing open_clip takes seconds, which whoever only plots or trains should not wait for.
     import open_clip
@@ -107,15 +104,16 @@ def load_scorer(name="emoji", device=None) -> Scorer:
     if architecture in open_clip.list_models():
         identifier, tag = architecture, tag or "openai"
         _check_tag(architecture, tag, open_clip.list_pretrained_tags_by_model(architecture))
-        _check_reachable(source, open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", ""))
+        _fetch(source, open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", ""))
     else:
         identifier, tag = f"local-dir:{_checked_folder(source)}", None
     try:
         model, preprocess = open_clip.create_model_from_pretrained(identifier, tag, device=device)
+        tokenize = open_clip.get_tokenizer(identifier)
     except Exception as error:  # open_clip, safetensors and the hub client each have their own families of errors
         mend = "download it on a connected machine" if tag else "copy the folder again, it looks incomplete or damaged"
-        raise UserError(f"Cannot load the scorer {name} ({_first_line(error)}): {mend}.") from error
-    return Scorer(str(name), model.eval(), preprocess, open_clip.get_tokenizer(identifier), device)
+        raise UserError(f"Cannot load the scorer {name} ({first_line(error)}): {mend}.") from error
+    return Scorer(str(name), model.eval(), preprocess, tokenize, device)
 
 
 @torch.no_grad()
@@ -155,7 +153,7 @@ def text_alignment(
     Raises UserError if a word in angle brackets is left, or if there are no pictures.
     """
     text = strip_modifiers(prompt, modifiers)
-    left = re.findall(r"<[^<>\s]+>", text)
+    left = MODIFIER.findall(text)
     if left:
         raise UserError(f"The scorer does not know {', '.join(left)} in the prompt {prompt!r}: name it among the modifiers.")
     cosines = (embed_pictures(scorer, pictures) @ embed_texts(scorer, [text]).T)[:, 0]  # (P,)
@@ -216,21 +214,27 @@ def _check_tag(architecture: str, tag: str, tags: Sequence[str]) -> None:
         raise UserError(f"There are no weights {tag!r} of {architecture}: use one of {', '.join(tags) or 'another model'}.")
 
 
-def _check_reachable(name: str, address: str) -> None:
-    """Fail at once where open_clip would try again and again for a minute."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+def _fetch(name: str, address: str) -> None:
+    """Bring a scorer's safetensors weights into the hub's cache, where open_clip looks first: it would also take pickled ones.
 
-    repository = address.rstrip("/")
-    if not repository or any(try_to_load_from_cache(repository, file) for file in (WEIGHTS_FILE, "open_clip_pytorch_model.bin")):
-        return
-    try:
-        HfApi().model_info(repository, timeout=10)
-    except Exception as error:  # the hub client's errors have no common family
+    address: "owner/name/" of the hub repository; with more behind it, or "", the weights are one pickled file.
+    """
+    files, repository = [], address.removesuffix("/")
+    if address.endswith("/"):
+        if isinstance(try_to_load_from_cache(repository, WEIGHTS_FILE), str):
+            return
+        try:
+            # Asking first fails at once where a download would try again and again for a minute.
+            files = [found.rfilename for found in model_info(repository, timeout=10).siblings]
+            if WEIGHTS_FILE in files:
+                hf_hub_download(repository, WEIGHTS_FILE)
+        except Exception as error:  # the hub client's errors have no common family
+            raise UserError(
+                f"Cannot fetch the scorer {name} from the model hub ({first_line(error)}): download it on a connected machine,"
+                " or use the scorer that is shipped, 'emoji'."
+            ) from error
+    if WEIGHTS_FILE not in files:
         raise UserError(
-            f"Cannot fetch the scorer {name} from the model hub ({_first_line(error)}): download it on a connected machine,"
-            " or use the scorer that is shipped, 'emoji'."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+            f"The scorer {name} comes with pickled weights only, which are not read: use one whose hub repository holds"
+            f" {WEIGHTS_FILE}, such as 'clip'."
+        )

@@ -24,6 +24,7 @@ from disendiff_lite.wording import enumeration
 PROMPT_LENGTH = 77  # positions of CLIP's text encoder, the start and end marks included
 MERGES = 49152 - 256 - 2  # the merges of the vocabulary file that CLIP uses; the rest of the file is left over
 WORD_END = "</w>"  # how CLIP's vocabulary marks a piece that ends a word
+MODIFIER = re.compile(r"<[^<>\s]+>")  # what a modifier looks like
 
 # "pll" and "ucd" each stand in CLIP's vocabulary twice, inside a word and at its end. These are the entries that the
 # published code starts its modifiers from (ids 42170, 47629, 43514).
@@ -71,12 +72,7 @@ def add_modifiers(
     Returns the new tokens' ids. Raises UserError if a modifier is already a word or is not in angle brackets, if an
     initializer is not one entry of the vocabulary, or if there are too few initializers.
     """
-    if len(initializers) < len(modifiers):
-        raise UserError(
-            f"There are {len(modifiers)} modifiers but {len(initializers)} initial tokens: give each modifier one."
-        )
-    for index, modifier in enumerate(modifiers):
-        _check_modifier(pipe.tokenizer, modifier, taken=modifiers[:index])
+    check_modifiers(pipe.tokenizer, modifiers, initializers)
     sources = [_entry_id(pipe.tokenizer, name) for name in initializers[: len(modifiers)]]
 
     pipe.tokenizer.add_tokens(list(modifiers))
@@ -86,6 +82,17 @@ def add_modifiers(
     with torch.no_grad():
         rows[ids] = rows[sources]
     return ids
+
+
+def check_modifiers(tokenizer: PreTrainedTokenizerBase, modifiers: Sequence[str], initializers: Sequence[str]) -> None:
+    """Raise UserError if add_modifiers would refuse these words."""
+    if len(initializers) < len(modifiers):
+        raise UserError(
+            f"There are {len(modifiers)} modifiers but {len(initializers)} initial tokens: give each modifier one."
+        )
+    for index, modifier in enumerate(modifiers):
+        _check_modifier(tokenizer, modifier, taken=modifiers[:index])
+        _entry_id(tokenizer, initializers[index])
 
 
 def find_positions(
@@ -100,13 +107,19 @@ def find_positions(
     is unknown to the tokenizer or not in the prompt, or if a class does not come after its modifier.
     """
     check_concepts(classes, modifiers)
+    ids = prompt_ids(tokenizer, prompt)
+    return [_find_concept(tokenizer, prompt, ids, *pair) for pair in zip(modifiers, classes)]
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The prompt's token ids, the marks at both ends included. Raises UserError if the text encoder cannot read so many."""
     ids = tokenizer(prompt, verbose=False).input_ids
     if len(ids) > tokenizer.model_max_length:
         raise UserError(
             f"The prompt has {len(ids)} tokens but the text encoder reads {tokenizer.model_max_length}: "
             f"shorten it ({prompt[:60]!r}...)."
         )
-    return [_find_concept(tokenizer, prompt, ids, *pair) for pair in zip(modifiers, classes)]
+    return ids
 
 
 def compose_prompt(classes: Sequence[str], modifiers: Sequence[str], template: str = "photo of a {}") -> str:
@@ -163,7 +176,7 @@ def _check_modifier(tokenizer: PreTrainedTokenizerBase, modifier: str, taken: Se
     if known:
         raise UserError(f"The modifier {modifier!r} is already a word of this model: choose another, such as <new9>.")
     # Without brackets the new token would also match inside ordinary words and change how they are read.
-    if not re.fullmatch(r"<[^<>\s]+>", modifier):
+    if not MODIFIER.fullmatch(modifier):
         raise UserError(f"The modifier {modifier!r} must be one word in angle brackets, such as <new1>.")
 
 

@@ -55,6 +55,7 @@ def test_an_unknown_setting_names_the_nearest(make):
         ({"steps": -1}, "steps is -1"),
         ({"steps": 0}, "at least 1"),
         ({"seed": -2}, "seed is -2"),
+        ({"seed": 2**32}, "must be less than 2**32"),
         ({"learning_rate": -1e-4}, "not negative"),
         ({"learning_rate": float("nan")}, "finite"),
         ({"prior_probability": 1.5}, "between 0 and 1"),

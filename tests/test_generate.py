@@ -53,6 +53,12 @@ def test_an_unknown_modifier_a_long_prompt_or_a_negative_seed_is_refused(tiny_pi
         generate(tiny_pipe, "a cat", seed=-1, config=CONFIG)
 
 
+@pytest.mark.parametrize("change, words", [({"resolution": 60}, "not a multiple of 8"), ({"inference_steps": 1000}, "at most 999")])
+def test_settings_that_the_model_cannot_sample_with_are_refused(tiny_pipe, change, words):
+    with pytest.raises(UserError, match=words):
+        generate(tiny_pipe, "a cat", config=emoji(**change))
+
+
 def test_the_prompts_of_two_concepts():
     requests = prompt_set(("cat", "dog"), MODIFIERS, {"on the beach": "photo of a {} on the beach"})
     assert {name: (request.kind, request.prompt, request.concepts) for name, request in requests.items()} == {

@@ -143,6 +143,19 @@ def test_devices_and_types():
         load_pipeline("emoji", device="cpu", dtype="float8")
 
 
+def test_a_device_that_is_not_there_or_full(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of the kind there is one, but not number 9
+    with pytest.raises(UserError, match="no device 'cuda:9' on this machine: use one of cuda"):
+        load_pipeline(folder, device="cuda:9")
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory\nand what one could try")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(UserError, match=r"Cannot put .* on the device cpu \(CUDA out of memory\): choose another one\.$"):
+        load_pipeline(folder, device="cpu")
+
+
 def test_what_each_method_trains(tiny_pipe):
     everything = {name for name, _ in tiny_pipe.unet.named_parameters()}
     expected = {

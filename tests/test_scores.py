@@ -3,14 +3,15 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import open_clip
 import pytest
 import torch
-from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import save_file
 
+from disendiff_lite import scores
 from disendiff_lite.errors import UserError
 from disendiff_lite.scores import (
     Score,
@@ -92,7 +93,6 @@ def test_leakage_is_own_minus_the_nearest_other(scorer):
     assert result.own.values == pytest.approx((1, 0))
     assert result.other.values == pytest.approx((0, 1))
     assert result.margin.values == pytest.approx((1, -1))
-    assert result.clean_share == 0.5
 
 
 def test_many_pictures_are_embedded_in_parts(scorer):
@@ -176,7 +176,50 @@ def test_names_that_lead_to_nothing_are_explained_in_one_sentence(monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    monkeypatch.setattr(scores, "model_info", unreachable)
     with pytest.raises(UserError, match="no network.*'emoji'") as caught:
         load_scorer("ViT-B-32-quickgelu/metaclip_400m", device="cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the model hub: what it has, what is in its cache, what was fetched and which scorers were loaded."""
+    hub = SimpleNamespace(files=[], cached=[], fetched=[], loaded=[])
+
+    def load(*asked, **_):
+        hub.loaded.append(asked)
+        return torch.nn.Identity(), None
+
+    def listed(*_, **__):
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in hub.files])
+
+    monkeypatch.setattr(scores, "model_info", listed)
+    monkeypatch.setattr(scores, "try_to_load_from_cache", lambda _, file: f"/cache/{file}" if file in hub.cached else None)
+    monkeypatch.setattr(scores, "hf_hub_download", lambda *asked: hub.fetched.append(asked))
+    monkeypatch.setattr(open_clip, "create_model_from_pretrained", load)
+    return hub
+
+
+def test_pickled_weights_are_never_read_wherever_they_are(hub, monkeypatch):
+    def refused(name):
+        with pytest.raises(UserError, match="pickled weights only, which are not read: use one whose hub repository holds"):
+            load_scorer(name, device="cpu")
+        assert hub.fetched == hub.loaded == []
+
+    hub.files = hub.cached = ["open_clip_config.json", "open_clip_pytorch_model.bin"]
+    refused("clip")
+    hub.files = ["open_clip_model.safetensors"]
+    refused("ViTamin-S/datacomp1b")  # whose address names a pickled file
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"url": "https://example.org/model.pt"})
+    refused("ViT-B-32/openai")
+
+
+def test_safetensors_weights_are_fetched_before_open_clip_looks(hub, monkeypatch):
+    hub.files = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    load_scorer("clip", device="cpu")
+    hub.cached = hub.files
+    monkeypatch.setattr(scores, "model_info", None)  # asking again would raise
+    load_scorer("clip", device="cpu")
+    assert hub.fetched == [("timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors")]
+    assert hub.loaded == [("ViT-B-32-quickgelu", "openai")] * 2
