@@ -46,6 +46,8 @@ def explaining(path):
     """Turn an operating system's refusal to write `path` into a `UserError` that says what to do."""
     try:
         yield
+    except BrokenPipeError:  # no file, but the reader of what is printed meanwhile
+        raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(

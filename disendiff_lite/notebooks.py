@@ -16,11 +16,12 @@ import papermill
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, first_line
+from disendiff_lite.files import explaining
 from disendiff_lite.progress import CHANNEL, clock
 from disendiff_lite.provenance import ROOT
 from disendiff_lite.settings import check_kind, check_name
@@ -100,10 +101,35 @@ def execute(notebook: Path, parameters: Mapping[str, object], executed: Path, ch
     What cells print is shown at once, on stdout; where the run is, on stderr. The copy is written after each cell.
 
     parameters: those that the notebook has. executed: where the copy goes. channel: the file for the kernel's progress lines.
+
+    Raises UserError if the copy cannot be written.
     """
     node = read_notebook(notebook)
     began = time.monotonic()
-    failure = None
+    with explaining(executed):  # the troubles of cells and kernels are failures: what is refused is the copy
+        failure = _run(node, notebook, parameters, executed, channel, began)
+    return Execution(notebook.stem, executed, time.monotonic() - began, failure)
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook from its file. Raises UserError if it cannot be read."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise UserError(f"Cannot read the notebook {path} ({first_line(error)}): check the path, or restore the file.") from None
+
+
+def heading_of(source: str, node: nbformat.NotebookNode) -> str:
+    """The last heading before the code cell with this source, "" if there is none."""
+    heading = ""
+    for cell in node.cells:
+        if cell.cell_type == "code" and cell.source == source:
+            return heading
+        heading = _last_title(cell) or heading
+    return ""
+
+
+def _run(node, notebook: Path, parameters: Mapping[str, object], executed: Path, channel: Path, began: float) -> Failure | None:
     try:
         papermill.execute_notebook(
             node,
@@ -120,29 +146,14 @@ def execute(notebook: Path, parameters: Mapping[str, object], executed: Path, ch
         )
     except PapermillExecutionError as error:
         text = f"{error.ename}: {error.evalue}".strip(": ")
-        failure = Failure(f"In [{error.exec_count}]", heading_of(error.source, node), text)
+        return Failure(f"In [{error.exec_count}]", heading_of(error.source, node), text)
     except DeadKernelError:
-        failure = Failure("In [*]", "", "the kernel died, most likely because the memory was full")
-    return Execution(notebook.stem, executed, time.monotonic() - began, failure)
-
-
-def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """A notebook from its file. Raises UserError if it cannot be read."""
-    try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"Cannot read the notebook {path} ({reason}): check the path, or check it out again.") from None
-
-
-def heading_of(source: str, node: nbformat.NotebookNode) -> str:
-    """The last heading before the code cell with this source, "" if there is none."""
-    heading = ""
-    for cell in node.cells:
-        if cell.cell_type == "code" and cell.source == source:
-            return heading
-        heading = _last_title(cell) or heading
-    return ""
+        return Failure("In [*]", "", "the kernel died, most likely because the memory was full")
+    except CellTimeoutError:
+        return Failure("In [*]", "", "the kernel no longer answered")
+    except RuntimeError as error:
+        return Failure("In [*]", "", f"the kernel did not run ({first_line(error)})")
+    return None
 
 
 class _Shown:
@@ -186,5 +197,11 @@ def _this_python(channel: Path) -> type[AsyncKernelManager]:
 
     class ThisPython(AsyncKernelManager):
         kernel_spec = spec
+
+        async def start_kernel(self, **options) -> None:
+            try:
+                await super().start_kernel(**options)
+            except OSError as error:  # no memory for a process, or no room for its connection file
+                raise RuntimeError(first_line(error)) from error
 
     return ThisPython

@@ -71,11 +71,11 @@ def make_report(
 
 def _execute(notebook: Path, parameters: Mapping[str, object], run_dir: Path, channel: Path) -> Execution:
     partial = run_dir / f"{notebook.stem}.partial.ipynb"
-    with explaining(partial):
-        execution = execute(notebook, parameters, partial, channel)
-        if execution.failure is not None:
-            return execution
-        finished = run_dir / f"{notebook.stem}.ipynb"
+    execution = execute(notebook, parameters, partial, channel)
+    if execution.failure is not None:
+        return execution
+    finished = run_dir / f"{notebook.stem}.ipynb"
+    with explaining(finished):
         os.replace(partial, finished)
     return Execution(execution.name, finished, execution.seconds, None)
 
@@ -96,7 +96,7 @@ def _write(
     for node, execution in zip(nodes, executions):
         _save_pictures(node, execution.name, run_dir / "pictures")
     failures = tuple(_sentence(execution) for execution in executions if execution.failure is not None)
-    everything = {name: value for known in [*defaults, parameters] for name, value in known.items() if name != "run_dir"}
+    everything = {name: _shown(value) for known in [*defaults, parameters] for name, value in known.items() if name != "run_dir"}
     facts = _facts(everything, executions, seconds)
     record_metrics(run_dir, "report", {**facts, "settings": everything, "failures": list(failures)})
     path = run_dir / "report.html"
@@ -119,6 +119,11 @@ def _facts(parameters: Mapping[str, object], executions: Sequence[Execution], se
         "commit": git_state(),
         "versions": ", ".join(f"{name} {version}" for name, version in library_versions().items()),
     }
+
+
+def _shown(value):
+    """A parameter as a report may show it to others: of a path its name alone."""
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _sentence(execution: Execution) -> str:

@@ -6,15 +6,20 @@ import sys
 
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 
 from disendiff_lite import report as report_module
 from disendiff_lite.errors import UserError
+from disendiff_lite.files import explaining
 from disendiff_lite.metrics import read_metrics, record_metrics
 from disendiff_lite.notebooks import check_parameters, find_notebooks, notebook_parameters
 from disendiff_lite.page import LOADS, is_finished, notebook_section
 from disendiff_lite.report import make_report
 
-PARAMETERS = 'pair = "cat_dog"\nimage = ""\nclasses = ""\nsteps = 0  # 0: preset\nrate = 0.5\nfast = False\nseed = 0\nrun_dir = ""'
+PARAMETERS = (
+    'pair = "cat_dog"\nimage = ""\nclasses = ""\nmethod = "disendiff"\n'
+    'steps = 0  # 0: preset\nrate = 0.5\nfast = False\nseed = 0\nrun_dir = ""'
+)
 TITLE = (
     "# A small stand-in\n\n"
     "[![badge](https://example.org/badge.svg)](https://example.org/colab) and [a link](https://example.org/paper)\n\n"
@@ -125,7 +130,7 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(parameters, sentence,
 
 def test_parameters_are_read_from_the_notebook(stand_in):
     defaults = notebook_parameters(stand_in)
-    texts = {"pair": "cat_dog", "image": "", "classes": "", "run_dir": ""}
+    texts = {"pair": "cat_dog", "image": "", "classes": "", "method": "disendiff", "run_dir": ""}
     assert defaults == texts | {"steps": 0, "rate": 0.5, "fast": False, "seed": 0}
     check_parameters({"rate": 1, "steps": 2}, [{"rate": 0.5}, {"steps": 0}])  # each is in one of the two
 
@@ -155,6 +160,27 @@ def test_no_permission_for_the_folder(tmp_path, stand_in):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write .* choose a run folder"):
         make_report({}, tmp_path / "file" / "run", [stand_in])
+
+
+def test_a_kernel_that_does_not_start_is_a_failure_and_no_refusal_to_write(tmp_path, stand_in, monkeypatch):
+    async def no_memory(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(AsyncKernelManager, "start_kernel", no_memory)
+    report = make_report({}, tmp_path / "run", [stand_in])
+    said = "The notebook small failed in cell In [*] with the kernel did not run ([Errno 12] Cannot allocate memory)"
+    assert report.failures == (said,) and not is_finished(report.path)
+
+
+def test_a_copy_that_cannot_be_written(tmp_path, stand_in):
+    (tmp_path / "run" / "small.partial.ipynb").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"Cannot write .*small.partial.ipynb \(Is a directory\)"):
+        make_report({}, tmp_path / "run", [stand_in])
+
+
+def test_a_reader_who_went_away_is_no_refusal_to_write():
+    with pytest.raises(BrokenPipeError), explaining("small.ipynb"):
+        raise BrokenPipeError
 
 
 def test_what_would_be_fetched_is_described(tmp_path):
