@@ -1,6 +1,7 @@
 # make report                                 learn the pair cat_dog with the embedded model; prints where the report lies
 # make report PAIR=chair_lamp                 another shipped reference picture
 # make report IMAGE=my.png CLASSES=cat,dog    a picture of your own
+# make report ARGS="--method custom_diffusion"    another method, into runs/cat_dog-custom_diffusion
 # make test                                   the tests
 #
 # The first run makes .venv and installs into it; later ones install nothing, until requirements.txt or pyproject.toml change.

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from disendiff_lite.errors import UserError
 
+DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than disendiff"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; what argparse refuses exits with 2 by itself."""
@@ -60,7 +62,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", metavar="FOLDER", help="own pictures of the plain classes, instead of the model's")
     parser.add_argument("--seed", type=int, help="of everything that is random (default 0)")
     _add_settings(parser, "any setting of the recipe, such as steps=100 or calibration_weight=0")
-    parser.add_argument("--run-dir", metavar="FOLDER", help="where the run is written (default runs/<picture>-<method>)")
+    parser.add_argument("--run-dir", metavar="FOLDER", help=f"where the run is written (default {DEFAULT_FOLDER})")
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +94,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of everything that is random")
     _add_settings(parser, "any parameter of the notebooks, such as steps=100")
     parser.add_argument("--notebooks", default="00_quickstart", help="names with commas between (default 00_quickstart)")
-    parser.add_argument("--run-dir", metavar="FOLDER", help="where the report is written (default runs/<picture>)")
+    parser.add_argument("--run-dir", metavar="FOLDER", help=f"where the report is written (default {DEFAULT_FOLDER})")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

@@ -12,17 +12,18 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from disendiff_lite.base_model import SCORERS, absolute_model, recall_model, remember_model, suited_preset
-from disendiff_lite.config import PRESETS, Config
+from disendiff_lite.config import PRESETS, Config, emoji
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import replacing, write_text
-from disendiff_lite.generate import check_prompt, generate as draw, prompt_set
+from disendiff_lite.generate import Request, check_prompt, generate as draw, prompt_set
 from disendiff_lite.images import load_image
 from disendiff_lite.learned import load_learned
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.progress import progress, progress_callback
 from disendiff_lite.references import load_reference, own_reference
 from disendiff_lite.run_scores import known_reference, reference_requests, score_run, score_table
-from disendiff_lite.runs import RunRecord, read_run
+from disendiff_lite.runs import RunRecord, check_same, holds_run, picture_hash, read_run
+from disendiff_lite.sampling import check_sampling
 from disendiff_lite.scores import load_scorer
 from disendiff_lite.settings import config_changes, typed_settings
 from disendiff_lite.tokens import check_concepts, class_caption
@@ -37,6 +38,7 @@ def train(args: argparse.Namespace) -> None:
     config = _config(args)
     check_concepts(classes, config.modifiers)
     run_dir = Path(args.run_dir or _default_folder(name, config.method))
+    finished = holds_run(run_dir) and read_run(run_dir).finished
     pipe = load_pipeline(args.model, args.device)
     drawing = progress_callback(f'drawing pictures of "{class_caption(classes)}"')
     records = train_run(
@@ -44,7 +46,7 @@ def train(args: argparse.Namespace) -> None:
     )
     steps = sum(1 for _ in progress(records, config.steps))
     if steps == 0:
-        _say("nothing to do: this run is finished")
+        _say("nothing to do: this run is finished" if finished else "all steps were done before: the results are written now")
     remember_model(run_dir, args.model)
     print(run_dir)
 
@@ -52,8 +54,7 @@ def train(args: argparse.Namespace) -> None:
 def generate(args: argparse.Namespace) -> None:
     """Draw pictures with what a run learned; prints the folder."""
     pipe, record, config = _learned(args)
-    requests = prompt_set(record.classes, record.modifiers).values()
-    prompts = args.prompts or [request.prompt for request in requests]
+    prompts = args.prompts or [request.prompt for request in _requests(record, config)]
     for prompt in prompts:
         check_prompt(pipe.tokenizer, prompt)
     folder = Path(args.out or Path(args.run, "generated"))
@@ -83,7 +84,7 @@ def score(args: argparse.Namespace) -> None:
     if reference is not None:
         requests = reference_requests(reference, record)
     else:
-        requests = list(prompt_set(record.classes, record.modifiers).values())
+        requests = _requests(record, config)
     scores = score_run(
         pipe, scorer, requests, record.classes, record.modifiers, picture, crops, config,
         count=args.count, progress=progress_callback("scoring"),
@@ -103,8 +104,7 @@ def report(args: argparse.Namespace) -> int:
     from disendiff_lite.notebooks import find_notebooks, notebook_parameters
     from disendiff_lite.report import make_report
 
-    _, classes, name = _source(args)
-    check_concepts(classes, Config().modifiers)
+    picture, classes, name = _source(args)
     notebooks = [notebook.strip() for notebook in args.notebooks.split(",") if notebook.strip()]
     known = [notebook_parameters(path) for path in find_notebooks(notebooks)]
     kinds = {parameter: type(value) for defaults in known for parameter, value in defaults.items()}
@@ -115,7 +115,14 @@ def report(args: argparse.Namespace) -> int:
         if value is not None and option in parameters:
             raise UserError(f"{option} is given twice: give it as --{option} or with --set, not both.")
     parameters |= {option: value for option, value in own.items() if value is not None}
-    written = make_report(parameters, args.run_dir or Path("runs", name), notebooks, title=name)
+    # Any preset will do: it is the method and the seed that are checked here, before a kernel starts.
+    config = emoji(**{option: parameters[option] for option in ("method", "seed") if option in parameters})
+    check_concepts(classes, config.modifiers)
+    folder = _default_folder(name, config.method)
+    run_dir = Path(args.run_dir or folder)
+    asked = {"picture": picture_hash(picture), "classes": classes, "method": config.method}
+    check_same(run_dir, asked | {option: parameters[option] for option in ("seed", "steps") if parameters.get(option)})
+    written = make_report(parameters, run_dir, notebooks, title=folder.name)
     for failure in written.failures:
         _say(f"report: {failure}")
     print(written.path)
@@ -161,8 +168,14 @@ def _learned(args: argparse.Namespace) -> tuple[StableDiffusionPipeline, RunReco
         changes["seed"] = args.seed
     config = dataclasses.replace(config, **changes)
     pipe = load_pipeline(args.model or recall_model(args.run), args.device)
+    check_sampling(pipe, config)
     load_learned(pipe, args.run)
     return pipe, record, config
+
+
+def _requests(record: RunRecord, config: Config) -> list[Request]:
+    """What shows everything that a run learned."""
+    return list(prompt_set(record.classes, record.modifiers, template=config.template).values())
 
 
 def _save_picture(picture: Image.Image, path: Path, prompt: str) -> None:

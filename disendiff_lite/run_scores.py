@@ -39,9 +39,10 @@ class SubjectScores:
 
 
 def known_reference(record: RunRecord) -> Reference | None:
-    """The shipped reference picture that a run was trained on, None if it was another one."""
+    """The shipped reference that a run was trained on, None if its picture or its classes were others."""
     references = map(load_reference, reference_names())
-    return next((found for found in references if picture_hash(found.picture) == record.picture), None)
+    same = (found for found in references if found.classes == record.classes and picture_hash(found.picture) == record.picture)
+    return next(same, None)
 
 
 def reference_requests(reference: Reference, record: RunRecord) -> list[Request]:

@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,10 @@ from disendiff_lite.config import Config
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import check_space, explaining, read_tensors, read_text, replacing, write_tensors, write_text
 
+CHECKPOINT = "checkpoint.safetensors"
 FREE_TO_CHANGE = ("checkpoint_every",)  # settings that a run may go on with changed: they do not touch its result
+# What a record holds hashes of, as an error calls it: nobody can read the hashes themselves.
+HASHED = {"picture": "another picture", "prior": "other class pictures", "model": "another model"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def read_losses(folder) -> list[StepRecord]:
             StepRecord(int(step), *map(float, values)) for step, *values in (line.split(",") for line in lines)
         ]
     except (TypeError, ValueError):
-        raise UserError(f"{path} is damaged: start the run again, it goes on from its last checkpoint.") from None
+        raise UserError(f"{path} is damaged: copy it again, or delete the run's folder and train anew.") from None
 
 
 @dataclass
@@ -113,7 +116,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
+        return self.path / CHECKPOINT
 
     def load_checkpoint(self) -> tuple[int, dict[str, torch.Tensor]]:
         """The last checkpoint's step and tensors, and losses.csv cut back to that step; (0, {}) if there is none."""
@@ -161,15 +164,12 @@ def open_run(folder, config: Config, record: RunRecord, image: Image.Image, *, r
     """
     folder = Path(folder)
     run = RunFolder(folder, record)
-    if (folder / "run.json").exists():
+    if holds_run(folder):
+        if not resume:
+            raise UserError(f"{folder} holds a run already: choose another folder, or delete this one first.")
+        check_same(folder, vars(config) | vars(record))
         run.record = read_run(folder)
-        if run.record.finished or run.checkpoint.exists():
-            if not resume:
-                raise UserError(f"{folder} holds a run already: choose another folder, or delete this one first.")
-            _check_same(folder, _differences(Config.load(folder / "config.json"), config, but=FREE_TO_CHANGE))
-            _check_same(folder, _differences(run.record, record, but=("finished",)))
-            return run
-        run.record = record
+        return run
     check_space(folder, size)
     config.save(folder / "config.json")
     with replacing(folder / "reference.png") as temporary:
@@ -178,20 +178,29 @@ def open_run(folder, config: Config, record: RunRecord, image: Image.Image, *, r
     return run
 
 
-def _write_record(folder: Path, record: RunRecord) -> None:
-    write_text(folder / "run.json", json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+def holds_run(folder) -> bool:
+    """Whether a folder holds a run that has something to lose: a finished one, or one with a checkpoint."""
+    return Path(folder, "run.json").exists() and (read_run(folder).finished or Path(folder, CHECKPOINT).exists())
 
 
-def _differences(found, wanted, but: Sequence[str]) -> list[str]:
-    return [
-        f"{field.name} {getattr(found, field.name)!r} instead of {getattr(wanted, field.name)!r}"
-        for field in dataclasses.fields(found)
-        if field.name not in but and getattr(found, field.name) != getattr(wanted, field.name)
+def check_same(folder, wanted: Mapping[str, object]) -> None:
+    """Raise UserError if a folder holds a run, and it is not the wanted one.
+
+    wanted: settings of Config and fields of RunRecord by name; what is not named may differ, and so may FREE_TO_CHANGE.
+    """
+    if not holds_run(folder):
+        return
+    found = vars(Config.load(Path(folder, "config.json"))) | vars(read_run(folder))
+    differences = [
+        HASHED.get(name) or f"{name} {found[name]!r} instead of {value!r}"
+        for name, value in wanted.items()
+        if name not in (*FREE_TO_CHANGE, "finished") and found[name] != value
     ]
-
-
-def _check_same(folder: Path, differences: Iterable[str]) -> None:
     if differences:
         raise UserError(
             f"{folder} holds another run, with {', '.join(differences)}: choose another folder, or ask for the same."
         )
+
+
+def _write_record(folder: Path, record: RunRecord) -> None:
+    write_text(folder / "run.json", json.dumps(dataclasses.asdict(record), indent=2) + "\n")

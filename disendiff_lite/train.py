@@ -29,7 +29,8 @@ from disendiff_lite.losses import calibration_loss
 from disendiff_lite.models import choose_trainable
 from disendiff_lite.prior import PriorImages, load_prior, make_prior
 from disendiff_lite.runs import RunFolder, RunRecord, StepRecord, open_run, picture_hash
-from disendiff_lite.tokens import add_modifiers, check_concepts, compose_prompt, find_positions
+from disendiff_lite.sampling import check_sampling
+from disendiff_lite.tokens import add_modifiers, check_concepts, check_modifiers, compose_prompt, find_positions
 from disendiff_lite.trainable import Trainable, training
 
 
@@ -193,6 +194,7 @@ def _check_request(
     pipe: StableDiffusionPipeline, classes: Sequence[str], prior: PriorImages | None, config: Config
 ) -> None:
     check_concepts(classes, config.modifiers)
+    check_modifiers(pipe.tokenizer, config.modifiers[: len(classes)], config.initial_tokens)
     if prior is not None and {picture.size for picture in prior.pictures} != {(config.resolution,) * 2}:
         raise UserError(f"The class pictures are not all {config.resolution} px squares: make them with the same settings.")
     if config.calibrates and len(classes) < 2:
@@ -201,10 +203,9 @@ def _check_request(
         raise UserError(f"Training needs float32 weights, not {pipe.unet.dtype}: load the model with dtype float32.")
     if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         raise UserError(f"Cannot train a model that predicts {pipe.scheduler.config.prediction_type}: use one that predicts noise.")
-    side, rest = divmod(config.resolution, pipe.vae_scale_factor)
-    grids = [side // 2**level for level in range(len(pipe.unet.config.block_out_channels))]
-    if rest or not grids[-1]:
-        raise UserError(f"The resolution {config.resolution} is not a multiple of {pipe.vae_scale_factor}: choose another.")
+    check_sampling(pipe, config)
+    side = config.resolution // pipe.vae_scale_factor
+    grids = [math.ceil(side / 2**level) for level in range(len(pipe.unet.config.block_out_channels))]
     if config.calibrates and config.map_resolution not in grids:
         raise UserError(
             f"At {config.resolution} px this UNet has no grid of map_resolution {config.map_resolution}:"

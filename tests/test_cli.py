@@ -1,10 +1,14 @@
 """The command line: each verb does its work, and every bad input ends with one sentence and a non-zero status."""
 
+import dataclasses
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +16,10 @@ import torch
 from PIL import Image
 from test_report import write_notebook
 
-from disendiff_lite import commands, files, run_scores
+from disendiff_lite import commands, files, run_scores, train as train_module
 from disendiff_lite.cli import main
 from disendiff_lite.references import load_reference
+from disendiff_lite.report import Report
 from disendiff_lite.runs import RunRecord, picture_hash, read_losses, read_run
 from disendiff_lite.scores import Scorer
 
@@ -76,6 +81,22 @@ def test_training_a_picture_of_ones_own(model, picture, tmp_path, monkeypatch, c
     assert "nothing to do" in capsys.readouterr().err
 
 
+def test_results_that_were_not_written_before(model, tmp_path, monkeypatch, capsys):
+    command = ["train", "--pair", "cat_dog", "--model", str(model), "--device", "cpu", "--method", "textual_inversion"]
+    command += ["--run-dir", str(tmp_path / "run"), *settings("batch_size=1", "steps=1")]
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "save_learned", interrupt)
+        assert main(command) == 130
+    for said in ("all steps were done before: the results are written now", "nothing to do: this run is finished"):
+        capsys.readouterr()
+        assert main(command) == 0
+        assert capsys.readouterr().err.strip() == said
+
+
 def test_pictures_of_a_run(trained, tmp_path, capsys):
     out = tmp_path / "out"
     prompt = "photo of a <new1> cat on the beach"
@@ -87,6 +108,15 @@ def test_pictures_of_a_run(trained, tmp_path, capsys):
     assert Image.open(out / names[2]).text["prompt"] == prompt
     assert main(["generate", str(trained), "--count", "1", *settings("inference_steps=1")]) == 0
     assert len(list((trained / "generated").glob("*.png"))) == 12  # both, each alone, and three contexts of the three
+
+
+def test_the_set_of_a_run_has_its_own_caption(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"template": "a picture of my {}"}))
+    out = tmp_path / "out"
+    assert main(["generate", str(run), "--count", "1", "--out", str(out), *settings("inference_steps=1")]) == 0
+    assert (out / "a-picture-of-my-new2-dog-seed0-00.png").exists() and not list(out.glob("photo-of-a-new2-dog-seed*"))
 
 
 def test_scores_of_a_run(trained, tmp_path, monkeypatch, capsys):
@@ -125,6 +155,7 @@ def test_a_run_knows_its_reference():
     reference = load_reference("dog_pig")
     record = RunRecord(reference.classes, ("<new1>", "<new2>"), "", picture_hash(reference.picture), None, {})
     assert run_scores.known_reference(record).name == "dog_pig"
+    assert run_scores.known_reference(dataclasses.replace(record, classes=("pig", "dog"))) is None  # its prompts would not fit
     requests = run_scores.reference_requests(reference, record)
     assert len(requests) == 30 and requests[20].prompt == "photo of a <new2> pig" and requests[20].concepts == (1,)
 
@@ -136,6 +167,10 @@ def test_a_report(tmp_path, capsys, picture):
     command += ["--run-dir", str(tmp_path / "run")]
     assert main([*command, *settings("steps=4")]) == 0
     assert capsys.readouterr().out.splitlines() == [f"cat_dog 4 {picture} cat,dog", str(tmp_path / "run" / "report.html")]
+    page, metrics = (tmp_path / "run" / name for name in ("report.html", "metrics.json"))
+    footer = page.read_text().split("<footer>")[1]
+    assert "my picture.png" in footer and str(tmp_path) not in footer
+    assert json.loads(metrics.read_text())["report"]["settings"]["image"] == "my picture.png"
     for bad, sentence in [
         ("stpes=4", "There is no parameter 'stpes': did you mean 'steps'?"),
         ("steps=x", "steps must be a whole number, not 'x'."),
@@ -153,6 +188,33 @@ def test_a_report_whose_cell_fails(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "report: The notebook bad failed in cell In [3] under 'Here' with UserError: Mend it." in printed.err
     assert printed.out.strip() == str(tmp_path / "run" / "report.html") and "Traceback" not in printed.err
+
+
+def test_a_report_lies_where_the_run_of_its_method_lies(trained, tmp_path, monkeypatch, capsys):
+    """In the folder that `train` takes; where another run is, no kernel is started."""
+    notebook, made = write_notebook(tmp_path / "small.ipynb"), []
+
+    def make_report(parameters, run_dir, notebooks, title):
+        made.append((run_dir, title))
+        return Report(run_dir / "report.html", ())
+
+    monkeypatch.setattr("disendiff_lite.report.make_report", make_report)
+    command = ["report", "--pair", "cat_dog", "--notebooks", str(notebook)]
+    for options in ([], ["--method", "dreambooth"], settings("method=dreambooth"), ["--run-dir", str(trained)]):
+        assert main([*command, *options]) == 0
+    other = Path("runs", "cat_dog-dreambooth")
+    assert made == [(Path("runs", "cat_dog"), "cat_dog"), (other, other.name), (other, other.name), (trained, "cat_dog")]
+    capsys.readouterr()
+    for options, sentence in [
+        (["--method", "dreambooth"], "holds another run, with method 'disendiff' instead of 'dreambooth': choose another folder"),
+        (["--seed", 7], "with seed 0 instead of 7"),
+        (settings("steps=3"), "with steps 2 instead of 3"),
+        (["--pair", "dog_pig"], "with another picture, classes ('cat', 'dog') instead of ('dog', 'pig')"),
+    ]:
+        assert sentence in refused(capsys, *command, "--run-dir", trained, *options)
+    assert "There is no method 'magic'" in refused(capsys, *command, "--method", "magic")
+    assert "must be less than 2**32" in refused(capsys, *command, "--seed", 2**32)
+    assert len(made) == 4
 
 
 # Bad input
@@ -222,6 +284,7 @@ def test_a_source_that_does_not_work(verb, arguments, sentence, tmp_path, monkey
         (["--preset", "huge"], "There is no preset 'huge': use one of paper, emoji."),
         (["--model", "no/such/model"], "There is no model folder no/such/model"),
         (["--device", "abacus"], "There is no device 'abacus'"),
+        (["--seed", "4294967296"], "seed is 4294967296: it must be less than 2**32"),
     ],
 )
 def test_settings_that_do_not_work(arguments, sentence, capsys, tmp_path):
@@ -259,6 +322,7 @@ def test_runs_that_cannot_be_used(trained, model, new_tiny_pipe, tmp_path, capsy
     assert "There is no run in" in refused(capsys, "score", tmp_path)
     assert "<new3>" in refused(capsys, "generate", trained, "a <new3> cat")
     assert "There is no setting of the sampling 'steps'" in refused(capsys, "generate", trained, *settings("steps=3"))
+    assert "resolution 60 is not a multiple of 8" in refused(capsys, "generate", trained, *settings("resolution=60"))
     other = new_tiny_pipe()
     with torch.no_grad():
         for weight in other.unet.parameters():
@@ -305,6 +369,35 @@ def test_ctrl_c_and_going_on(model, tmp_path, capsys):
         commands.Config.load(folder / "config.json"), run_dir=folder,
     )
     assert 1 < next(records).step <= saved + 1
+
+
+def test_ctrl_c_in_a_report(model, tmp_path):
+    """The kernel ends with it, and what the notebook's training had saved is kept."""
+    training = (
+        "from disendiff_lite.config import emoji\n"
+        "from disendiff_lite.models import load_pipeline\n"
+        "from disendiff_lite.references import load_reference\n"
+        "from disendiff_lite.train import train\n"
+        "reference = load_reference(pair)\n"
+        "config = emoji(steps=100_000, batch_size=1, prior_probability=0.0, checkpoint_every=1)\n"
+        f"pipe = load_pipeline({str(model)!r}, 'cpu')\n"
+        "list(train(pipe, reference.picture, reference.classes, config, run_dir=run_dir))"
+    )
+    notebook = write_notebook(tmp_path / "small.ipynb", "import os\nprint('kernel', os.getpid(), flush=True)", training)
+    command = ["report", "--pair", "cat_dog", "--notebooks", str(notebook), "--run-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "disendiff_lite", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    checkpoint, deadline = tmp_path / "run" / "checkpoint.safetensors", time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert said.splitlines()[-1] == "report: interrupted; the same command goes on from the last checkpoint."
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(printed.split()[1]), 0)
+    assert 0 < files.read_tensors(checkpoint)[1]["step"] <= len(read_losses(tmp_path / "run"))
 
 
 def test_ctrl_c_in_other_verbs(trained, monkeypatch, capsys):
