@@ -1,7 +1,8 @@
 """Learn two concepts from one picture, and keep them apart by calibrating cross-attention (DisenDiff, CVPR 2024).
 
 The names below are what notebooks use most; each is imported from its module when it is first asked for, so that `import
-disendiff_lite` and `--help` do not wait for torch.
+disendiff_lite` and `--help` do not wait for torch. None is the name of a module too, which an import would give in its place:
+pictures come from `disendiff_lite.generate.generate`, training from `disendiff_lite.train.train`.
 """
 
 from importlib import import_module
@@ -14,7 +15,6 @@ _HOME = {
     "capture_attention": "attention",
     "emoji": "config",
     "find_positions": "tokens",
-    "generate": "generate",
     "load_learned": "learned",
     "load_pipeline": "models",
     "load_scorer": "scores",

@@ -76,7 +76,7 @@ def separate_loss(class_maps: torch.Tensor) -> torch.Tensor:
     """
     concepts = len(class_maps)
     if concepts < 2:
-        raise UserError(f"Separating classes takes at least two concepts and there is {concepts}: set separate_weight to 0.")
+        raise UserError(f"Separating takes at least two class maps and there is {concepts}: pass maps of two or more classes.")
     first, second = torch.triu_indices(concepts, concepts, offset=1, device=class_maps.device)  # (pairs,) each
     return soft_iou(class_maps[first], class_maps[second]).mean()
 

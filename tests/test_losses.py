@@ -131,5 +131,5 @@ def test_without_smoothing_there_is_no_suppression_as_published():
 
 @pytest.mark.parametrize("modifiers, classes", [((1, 4, 4), (1, 4, 4)), ((2, 4, 4), (3, 4, 4)), ((4, 4), (4, 4))])
 def test_maps_that_do_not_fit_are_refused(modifiers, classes):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="pass maps of two or more classes|pass one map for each concept"):
         calibration_loss(torch.rand(modifiers), torch.rand(classes))
