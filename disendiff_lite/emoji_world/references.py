@@ -17,7 +17,6 @@ from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene, Thing, render
 from disendiff_lite.emoji_world.world import HELD_OUT_HUES, designs_of, hue_colour
 from disendiff_lite.references import FOLDER, Prompts, number_concepts
-from disendiff_lite.references import load_reference, own_reference  # noqa: F401  until the notebook names their new home
 
 # Name -> place and the individuals from left to right: class, held-out design, held-out hue or "" for the artist's own colours.
 PAIRS = {
