@@ -1,0 +1,71 @@
+"""Execute the notebooks and put what they show into the committed copies: one clean run each, small figures, nothing of the machine.
+
+    python -m disendiff_lite.refresh_notebooks [NAME ...]          (all of them without a name)
+"""
+
+import argparse
+import base64
+import io
+import tempfile
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from disendiff_lite.errors import UserError
+from disendiff_lite.files import write_text
+from disendiff_lite.notebooks import FOLDER, execute, find_notebooks
+
+FIGURE_COLOURS = 128  # of a committed figure's palette: a third of the size, and no difference that one sees
+
+
+def shrink_figure(png: str) -> str:
+    """A base64 PNG with a palette of FIGURE_COLOURS."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    small = io.BytesIO()
+    picture.quantize(FIGURE_COLOURS, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def clean_copy(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An executed notebook as it is committed: without papermill's cell and marks, cells numbered from 1, figures shrunk."""
+    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    number = 0
+    for cell in cells:
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag == "parameters"]
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type != "code":
+            continue
+        number += 1
+        cell.execution_count = number
+        for output in cell.outputs:
+            output.pop("execution_count", None)
+            if output.output_type == "execute_result":
+                output.execution_count = number
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = shrink_figure(output.data["image/png"])
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata, nbformat_minor=executed.nbformat_minor)
+
+
+def refresh(notebook: Path) -> None:
+    """Execute one notebook with its defaults in a run folder of its own. Raises UserError naming the cell if one fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, notebook.name)
+        execution = execute(notebook, {"run_dir": str(Path(folder, "run"))}, copy, Path(folder, "progress"))
+        if execution.failure is not None:
+            raise UserError(f"{notebook.stem} failed in cell {execution.failure.cell} ({execution.failure.error}): mend it first.")
+        write_text(notebook, nbformat.writes(clean_copy(nbformat.read(copy, as_version=4))) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=sorted(path.stem for path in FOLDER.glob("*.ipynb")))
+    for path in find_notebooks(parser.parse_args().names):
+        refresh(path)
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
