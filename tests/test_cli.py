@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -371,7 +372,7 @@ def test_ctrl_c_and_going_on(model, tmp_path, capsys):
     assert 1 < next(records).step <= saved + 1
 
 
-def test_ctrl_c_in_a_report(model, tmp_path):
+def test_ctrl_c_in_a_report(model, tmp_path, capsys):
     """The kernel ends with it, and what the notebook's training had saved is kept."""
     training = (
         "from disendiff_lite.config import emoji\n"
@@ -385,15 +386,23 @@ def test_ctrl_c_in_a_report(model, tmp_path):
     )
     notebook = write_notebook(tmp_path / "small.ipynb", "import os\nprint('kernel', os.getpid(), flush=True)", training)
     command = ["report", "--pair", "cat_dog", "--notebooks", str(notebook), "--run-dir", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "disendiff_lite", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    checkpoint, deadline = tmp_path / "run" / "checkpoint.safetensors", time.monotonic() + 120
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    printed, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said
+    checkpoint, over = tmp_path / "run" / "checkpoint.safetensors", threading.Event()
+
+    def interrupt():
+        while not over.wait(0.02):
+            if checkpoint.exists():
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        status = main(command)
+    finally:
+        over.set()
+        thread.join()
+    printed, said = capsys.readouterr()
+    assert status == 130 and "Traceback" not in said
     assert said.splitlines()[-1] == "report: interrupted; the same command goes on from the last checkpoint."
     with pytest.raises(ProcessLookupError):
         os.kill(int(printed.split()[1]), 0)
