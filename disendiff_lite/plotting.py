@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from disendiff_lite.charts import plot_losses  # noqa: F401  until the notebook names its new home
 from disendiff_lite.losses import normalise
 from disendiff_lite.panels import FONT, make_panels
 

@@ -21,8 +21,10 @@ from diffusers import StableDiffusionPipeline
 
 from disendiff_lite.attention import average_maps, capture_attention
 from disendiff_lite.config import Config, emoji
+from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.judge import Judge, judge_pictures, load_judge, through_autoencoder
 from disendiff_lite.emoji_world.pretrain_scorer import SCORER, ranking
+from disendiff_lite.emoji_world.pretrain_vae import reconstruction_psnr
 from disendiff_lite.emoji_world.scenes import DISTANCE_PREFIXES, Scene, random_scene
 from disendiff_lite.emoji_world.views import random_views
 from disendiff_lite.emoji_world.wishes import QUESTIONS, Wish, outcomes, prompts, shown
@@ -88,10 +90,8 @@ def unseen_scenes(count: int, seed: int) -> list[Scene]:
 @torch.no_grad()
 def autoencoder_row(pipe: StableDiffusionPipeline, scenes: list[Scene]) -> Row:
     """Peak signal-to-noise ratio (dB) of reconstructions of whole pictures."""
-    x = torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
-    y = torch.cat([pipe.vae.decode(pipe.vae.encode(part).latent_dist.mode()).sample for part in x.split(BATCH)]).clamp(-1, 1)
-    errors = ((x - y) / 2).square().mean(dim=(1, 2, 3))
-    return mean_row("autoencoder, unseen scenes", (-10 * errors.log10()).numpy(), target=30.0, unit="dB")
+    values = reconstruction_psnr(pipe.vae, np.stack([scene.picture for scene in scenes]))
+    return mean_row("autoencoder, unseen scenes", values, target=30.0, unit="dB")
 
 
 @torch.no_grad()
@@ -243,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.dataset import MOST_THINGS
 from disendiff_lite.emoji_world.pretrain_scorer import degrade, sight
 from disendiff_lite.emoji_world.views import ACCESSORIES, COLOUR_WORDS, PLACES, STYLE_NAMES, Views, cached_views
@@ -224,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

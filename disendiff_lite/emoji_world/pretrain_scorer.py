@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.views import PLACES, Views, cached_views, class_indices
 from disendiff_lite.emoji_world.world import DATA, designs
 
@@ -237,4 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
