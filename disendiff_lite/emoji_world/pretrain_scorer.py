@@ -153,8 +153,6 @@ def ranking(encode, views: Views) -> dict[str, np.ndarray]:
     kind = class_indices(views)[alone, 0]
     paired = np.bincount(kind)[kind] > 1  # an individual whose class no other shares cannot be ranked
     alone, kind = alone[paired], kind[paired]
-    alone = alone[(kind[:, None] == kind).sum(axis=1) > 1]  # without another of its class there is nothing to rank
-    kind = class_indices(views)[alone, 0]
     still = np.zeros(len(alone), bool)
     crops = F.normalize(encode(sight(views.pictures[alone, 0], crop_windows(views.boxes[alone, 0, 0]), still)), dim=1)
     wholes = F.normalize(encode(sight(views.pictures[alone, 1], np.tile([0, 0, 64, 64], (len(alone), 1)), still)), dim=1)
