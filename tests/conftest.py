@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from disendiff_lite.emoji_world.architecture import new_scheduler
 from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
 
 WIDTH = 32  # channels of the text encoder's output
@@ -59,20 +60,12 @@ def build_pipe() -> StableDiffusionPipeline:
             latent_channels=4,
             sample_size=64,
         ).eval()
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
     pipe = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=build_unet(),
-        scheduler=scheduler,
+        scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -2,7 +2,7 @@
 
 The loss is the usual noise prediction, plus a *grounding* term: each class word's mean 16x16 attention map is pulled towards the true
 mask of its object (cross-entropy between the two, both normalised to sum 1). Stable Diffusion's words learn where to look by seeing
-hundreds of millions of captions; a few hundred thousand scenes are too few for that to come by itself, and here the masks are known.
+hundreds of millions of captions; the scenes that a CPU can train on are too few for that to come by itself, and here the masks are known.
 Only class words are grounded: what a new modifier token attends to is left open, as in Stable Diffusion.
 """
 
