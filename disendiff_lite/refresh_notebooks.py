@@ -1,6 +1,7 @@
 """Execute the notebooks and put what they show into the committed copies: one clean run each, small figures, nothing of the machine.
 
     python -m disendiff_lite.refresh_notebooks [NAME ...]          (all of them without a name)
+    python -m disendiff_lite.refresh_notebooks --stamp [NAME ...]  (only the Colab badge and setup cell; nothing is executed)
 """
 
 import argparse
@@ -14,8 +15,10 @@ from PIL import Image
 
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import write_text
-from disendiff_lite.notebooks import FOLDER, execute, find_notebooks
+from disendiff_lite.notebooks import FOLDER, execute, find_notebooks, read_notebook
+from disendiff_lite.repository import BADGE, badge, setup_cell
 
+SETUP = "setup"  # the id of the setup cell, by which it is found again
 FIGURE_COLOURS = 128  # of a committed figure's palette: a third of the size, and no difference that one sees
 
 
@@ -49,21 +52,49 @@ def clean_copy(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata, nbformat_minor=executed.nbformat_minor)
 
 
+def stamp(notebook: Path) -> None:
+    """Write this version's badge under the notebook's title and its setup cell after it, in place of older ones.
+
+    Raises UserError if the notebook does not begin with a title.
+    """
+    node = read_notebook(notebook)
+    first, *others = node.cells
+    title, *text = first.source.splitlines()
+    if first.cell_type != "markdown" or not title.startswith("# "):
+        raise UserError(f"{notebook.name} does not begin with a title: make its first cell Markdown that starts with '# '.")
+    text = "\n".join(line for line in text if not line.startswith(BADGE)).strip("\n")
+    first.source = "\n\n".join([title, badge(notebook.stem), text]).rstrip("\n")
+    cell = next((cell for cell in others if cell.get("id") == SETUP), nbformat.v4.new_code_cell(id=SETUP))
+    cell.source = setup_cell()
+    node.cells = [first, cell, *(other for other in others if other.get("id") != SETUP)]
+    _write(notebook, node)
+
+
 def refresh(notebook: Path) -> None:
-    """Execute one notebook with its defaults in a run folder of its own. Raises UserError naming the cell if one fails."""
+    """Stamp one notebook and execute it with its defaults in a run folder of its own.
+
+    Raises UserError naming the cell if one fails.
+    """
+    stamp(notebook)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, notebook.name)
         execution = execute(notebook, {"run_dir": str(Path(folder, "run"))}, copy, Path(folder, "progress"))
         if execution.failure is not None:
             raise UserError(f"{notebook.stem} failed in cell {execution.failure.cell} ({execution.failure.error}): mend it first.")
-        write_text(notebook, nbformat.writes(clean_copy(nbformat.read(copy, as_version=4))) + "\n")
+        _write(notebook, clean_copy(read_notebook(copy)))
+
+
+def _write(notebook: Path, node: nbformat.NotebookNode) -> None:
+    write_text(notebook, nbformat.writes(node).rstrip("\n") + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=sorted(path.stem for path in FOLDER.glob("*.ipynb")))
-    for path in find_notebooks(parser.parse_args().names):
-        refresh(path)
+    parser.add_argument("--stamp", action="store_true", help="write the badge and the setup cell, and execute nothing")
+    args = parser.parse_args()
+    for path in find_notebooks(args.names):
+        stamp(path) if args.stamp else refresh(path)
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
