@@ -1,4 +1,4 @@
-"""Charts: loss curves and scores.
+"""Charts: loss curves, scores, and the numbers behind attention.
 
 Each function takes what was measured and perhaps an `ax`, whose place it then fills; it returns the figure and never shows it.
 Colours are Okabe and Ito's, which colour-blind readers can tell apart.
@@ -69,6 +69,52 @@ def plot_scores(table: Mapping[str, Mapping[str, Score]], *, ax: Axes | None = N
     panels[0].set_yticks(range(len(table)), list(table), fontsize=FONT)
     panels[0].set_ylim(len(table) - 0.5, -0.5)  # the first run on top
     return figure
+
+
+def plot_one_query(words: Sequence[str], scores, shares, *, ax: Axes | None = None) -> Figure:
+    """What one cell makes of each word: left the score q.k / sqrt(d), right its share of the attention after the softmax.
+
+    words: those to show, a row each. scores, shares: (words,), tensors or arrays; the shares of all tokens sum to 1.
+    """
+    figure, panels = _chart_panels(2, 0.75 + 0.2 * len(words), ax, share_y=True)
+    for panel, values, title in zip(panels, (scores, shares), ("score", "share of the attention")):
+        panel.barh(range(len(words)), np.asarray(values), height=0.66, color=BLUE)
+        panel.set_title(title, fontsize=FONT, loc="left")
+        panel.axvline(0, color=GREY, linewidth=0.8)
+        panel.spines["left"].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(words)), words, fontsize=FONT)
+    panels[0].set_ylim(len(words) - 0.5, -0.5)  # the first word on top
+    return figure
+
+
+def plot_agreement(
+    grids: Mapping[str, Mapping[str, np.ndarray]], times: Sequence[int], *, mean: str = "all layers", ax: Axes | None = None
+) -> Figure:
+    """IoU of maps and masks against the noise level: a panel for each grid, a line for each layer.
+
+    grids: grid -> layer -> (steps, words), as agreement.class_agreement gives it. times: (steps,), timesteps of the schedule.
+    mean: the entry that stands for the layers together, drawn thick, with one standard deviation over the words each way.
+    """
+    figure, panels = _chart_panels(len(grids), 2.3, ax, share_y=True)
+    for panel, (grid, layers) in zip(panels, grids.items()):
+        for colour, (layer, values) in zip(_line_colours(len(layers)), layers.items()):
+            middle, thick = values.mean(axis=1), layer == mean
+            panel.plot(times, middle, color="black" if thick else colour, linewidth=2.2 if thick else 1.2, label=layer)
+            if thick:
+                spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else 0
+                panel.fill_between(times, middle - spread, middle + spread, color=GREY, alpha=0.2, linewidth=0)
+        panel.set_title(grid, fontsize=FONT, loc="left")
+        panel.set_xlabel("noise level (timestep)", fontsize=FONT)
+        panel.legend(fontsize=FONT - 2, frameon=False)
+        panel.set_ylim(0, 1)
+    panels[0].set_ylabel("IoU with the true mask", fontsize=FONT)
+    return figure
+
+
+def _line_colours(count: int) -> list[str]:
+    colours = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+    return [colours[index % len(colours)] for index in range(count)]
 
 
 def _chart_panels(count: int, height: float, ax: Axes | None, share_y: bool = False) -> tuple[Figure, np.ndarray]:

@@ -44,6 +44,46 @@ def map_iou(maps, masks, threshold: float = 0.5) -> Score:
     return Score(tuple((both / either).tolist()))
 
 
+def map_density(maps, masks) -> Score:
+    """Mean of the map over the object's cells, divided by its mean over the whole picture.
+
+    1 means that the token does not care about the object, 2 that it is looked for there twice as much as on average.
+
+    maps: (N, h, w), probabilities as they come, not stretched. masks: (N, H, W), true on the object.
+
+    Returns a Score, one value a map, at least 0; nan for a map that is 0 everywhere. Raises UserError as map_hits does.
+    """
+    maps, cells = _prepare(maps, masks)  # (N, h, w) both
+    inside = (maps * cells).sum(dim=(1, 2)) / cells.sum(dim=(1, 2))  # (N,)
+    return Score(tuple((inside / maps.mean(dim=(1, 2))).tolist()))
+
+
+def enlarge(maps, size: Sequence[int]) -> torch.Tensor:
+    """Maps with each cell repeated up to `size`, so that maps of different grids are measured in the same pixels.
+
+    maps: (N, h, w). size: (H, W), such as the masks'. Returns float32 (N, H, W).
+    """
+    maps = torch.as_tensor(maps).detach().cpu().float()  # (N, h, w)
+    return F.interpolate(maps[:, None], tuple(size), mode="nearest-exact")[:, 0]  # (N, H, W)
+
+
+def map_leak(maps, masks, others) -> Score:
+    """How much of the attention that lies on things lies on the wrong one: sum over other / sum over own and other, in [0, 1].
+
+    Of a map without preference it is the other thing's share of the two areas.
+
+    maps: (N, h, w); each is stretched to [0, 1] first. masks: (N, H, W), true on the own thing. others: (N, H, W), true on things
+        that the map should leave alone.
+
+    Returns a Score, one value a map, nan for a flat one. Raises UserError as map_hits does.
+    """
+    maps, own = _prepare(maps, masks)  # (N, h, w) both
+    other = mask_to_grid(others, maps.shape[1:]) & ~own
+    maps = normalise(maps)
+    wrong = (maps * other).sum(dim=(1, 2))  # (N,)
+    return Score(tuple((wrong / (wrong + (maps * own).sum(dim=(1, 2)))).tolist()))
+
+
 def mask_to_grid(masks, grid: Sequence[int]) -> torch.Tensor:
     """Which cells of a grid belong to each object, bool (N, h, w), by the rule at the top of this file.
 

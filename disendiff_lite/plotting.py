@@ -81,6 +81,7 @@ def plot_map_grid(
     pictures: Picture | Sequence[Picture] | Sequence[Sequence[Picture]] | None = None,
     shared_scale: bool = True,
     *,
+    overlay: tuple[float, float] = OVERLAY,
     ax: Axes | None = None,
 ) -> Figure:
     """Attention maps, a row for each model, step or run and a column for each word, with one colour bar.
@@ -90,6 +91,7 @@ def plot_map_grid(
         a word.
     shared_scale: True gives all maps one scale, from 0 to their highest value, so that strengths can be compared; False stretches
         each map from its lowest to its highest value, so that shapes can.
+    overlay: opacity in [0, 1] of the lowest and of the highest attention over a picture.
     """
     maps = np.asarray(maps, dtype=np.float32)  # (rows, words, h, w)
     rows, count = maps.shape[:2]
@@ -97,7 +99,7 @@ def plot_map_grid(
     in_front = isinstance(pictures[0], Picture)
     if not shared_scale:
         maps = normalise(torch.from_numpy(maps)).numpy()
-    colours = _map_colours(over_picture=pictures[0] is not None)
+    colours = _map_colours(None if pictures[0] is None else overlay)
     drawn = ScalarMappable(Normalize(0, maps.max() if shared_scale else 1), colours)
     figure, panels = _picture_panels(rows, count + in_front, ax, title_lines=1, extra_width=0.6)
     for row, picture in enumerate(pictures):
@@ -115,6 +117,14 @@ def plot_map_grid(
     bar.ax.tick_params(labelsize=FONT - 1, length=2)
     bar.outline.set_visible(False)
     return figure
+
+
+def layer_label(name: str) -> str:
+    """A layer's long name as a title: "up_blocks.1.attentions.0.transformer_blocks.0.attn2" becomes "up 1.0"."""
+    kind, *parts = name.split(".")
+    numbers = [part for part in parts if part.isdigit()]
+    # The last number counts the blocks of one transformer, of which Stable Diffusion 1.x and 2.x have one.
+    return " ".join([kind.split("_")[0], ".".join(numbers[:-1])])
 
 
 def _picture_panels(
@@ -143,11 +153,11 @@ def _draw_map(panel: Axes, values: np.ndarray, picture: Picture | None, drawn: S
     panel.imshow(values, cmap=drawn.cmap, norm=drawn.norm, extent=(0, 1, 1, 0), interpolation="nearest")
 
 
-def _map_colours(over_picture: bool) -> ListedColormap:
+def _map_colours(overlay: tuple[float, float] | None) -> ListedColormap:
     """The colours of maps; over a picture low attention lets it show through, in the colour bar too."""
     colours = plt.get_cmap(MAP_COLOURS)(np.linspace(0, 1, 256))  # (256, 4), RGBA
-    if over_picture:
-        colours[:, 3] = np.linspace(*OVERLAY, 256)
+    if overlay is not None:
+        colours[:, 3] = np.linspace(*overlay, 256)
     return ListedColormap(colours)
 
 

@@ -5,9 +5,10 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from test_plotting import pixels
 
-from disendiff_lite.charts import plot_losses, plot_scores
+from disendiff_lite.charts import plot_agreement, plot_losses, plot_one_query, plot_scores
 from disendiff_lite.runs import StepRecord
 from disendiff_lite.scores import Score
 
@@ -51,6 +52,25 @@ def test_scores_have_a_panel_a_measure_and_a_bar_a_run():
     assert [bar.get_width() for bar in second.patches] == pytest.approx([-0.15])
     assert [label.get_text() for label in first.get_yticklabels()] == list(table)
     assert [text.get_text() for text in first.texts + second.texts] == ["0.800", "0.600", "-0.150"]
+    assert pixels(figure).std() > 10
+
+
+def test_one_query_has_a_bar_a_word_in_both_panels():
+    figure = plot_one_query(["[start]", "cat"], torch.tensor([2.0, -1.0]), torch.tensor([0.9, 0.1]))
+    left, right = figure.axes
+    assert [bar.get_width() for bar in left.patches] == pytest.approx([2, -1])
+    assert [bar.get_width() for bar in right.patches] == pytest.approx([0.9, 0.1])
+    assert [label.get_text() for label in left.get_yticklabels()] == ["[start]", "cat"]
+    assert pixels(figure).std() > 10
+
+
+def test_agreement_has_a_panel_a_grid_and_a_line_a_layer():
+    values = np.array([[0.2, 0.4], [0.6, 0.8]])
+    figure = plot_agreement({"16x16": {"up 1": values, "all layers": values / 2}, "8x8": {"all layers": values}}, (100, 900))
+    left, right = figure.axes
+    assert [line.get_label() for line in left.lines] == ["up 1", "all layers"] and len(right.lines) == 1
+    assert left.lines[0].get_ydata() == pytest.approx([0.3, 0.7])
+    assert left.lines[1].get_linewidth() > left.lines[0].get_linewidth()
     assert pixels(figure).std() > 10
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from disendiff_lite.errors import UserError
-from disendiff_lite.map_scores import map_hits, map_iou, mask_to_grid
+from disendiff_lite.map_scores import enlarge, map_density, map_hits, map_iou, mask_to_grid
 
 
 def mask(top: int, bottom: int, left: int, right: int) -> np.ndarray:
@@ -43,6 +43,21 @@ def test_iou_after_stretching():
     assert score.values == pytest.approx((1, 1 / 3))
     maps[0, 0, 0] = 0.025  # at 3/4 of the way
     assert map_iou(maps[:1], mask(0, 16, 0, 16)[None], threshold=0.8).mean == pytest.approx(15 / 16)
+
+
+def test_density_is_one_without_preference_and_counts_how_much_more_is_inside():
+    maps = np.full((2, 16, 16), 0.02)
+    maps[1, :4, :4] = 0.06  # three times the rest, on a sixteenth of the picture
+    score = map_density(maps, np.stack([mask(0, 16, 0, 16)] * 2))
+    assert score.values == pytest.approx((1, 3 / (1 + 2 / 16)))
+
+
+def test_an_enlarged_map_is_measured_in_pixels():
+    maps = np.zeros((1, 8, 8))
+    maps[0, 1, 2] = 1
+    large = enlarge(maps, (64, 64))
+    assert large.nonzero().amin(dim=0).tolist() == [0, 8, 16] and large.sum() == 64
+    assert map_iou(large, mask(8, 16, 16, 20)[None]).mean == pytest.approx(0.5)  # in cells of the grid it would be 1
 
 
 def test_empty_masks_and_wrong_numbers_are_refused():
