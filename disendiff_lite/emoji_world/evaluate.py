@@ -4,7 +4,8 @@
 
 Columns: the target; what was reached; its 95 % interval (Wilson's for shares, mean +- 1.96 standard errors for means); how many pictures,
 objects or maps; `by chance`, what the same pictures reach when each is asked about another one's prompt; and `judge`, the share of
-renderings (in brackets: of the same renderings through the autoencoder) for which the judge gives the right answer to that question.
+renderings (in brackets: of the same renderings through the autoencoder) for which the judge, in the rows on learned individuals the
+scorer, gives the right answer to that question.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from diffusers import StableDiffusionPipeline
 from disendiff_lite.attention import average_maps, capture_attention
 from disendiff_lite.config import Config, emoji
 from disendiff_lite.emoji_world.command_line import run_main
+from disendiff_lite.emoji_world.individuals import CANDIDATES, learn_individuals
 from disendiff_lite.emoji_world.judge import Judge, judge_pictures, load_judge, through_autoencoder
 from disendiff_lite.emoji_world.pretrain_scorer import SCORER, ranking
 from disendiff_lite.emoji_world.pretrain_vae import reconstruction_psnr
@@ -32,10 +34,12 @@ from disendiff_lite.files import write_text
 from disendiff_lite.map_scores import map_hits, map_iou
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.sampling import sample
+from disendiff_lite.scores import load_scorer
 
 LEVELS = (200, 400, 600, 800)  # noise levels at which the maps are looked at
 BATCH = 16
 TARGETS = {"one object": 0.95, "both objects": 0.95, "colour": 0.90, "place": 0.98, "accessory": 0.80, "size": 0.80, "style": 0.80}
+LEARNED = {"dreambooth": ("by the whole UNet", 0.90), "custom_diffusion": ("by keys and values", 0.75)}
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,20 @@ def scorer_row(count: int, seed: int) -> Row:
     return share_row("scorer: same > same class > other class", right, target=0.95)
 
 
+def learned_rows(model: str, config: Config, *, count: int, pictures: int, seed: int) -> list[Row]:
+    """How often an individual that was learned from one picture is recognised among twenty of its class, for each method."""
+    rows, scorer = [], load_scorer("emoji")
+    for method, (name, target) in LEARNED.items():
+        results = []
+        for result in learn_individuals(model, scorer, config.for_method(method), count=count, pictures=pictures, seed=seed):
+            results.append(result)
+            print(f"{method} learned {len(results)}/{count} individuals: {result.generated.mean():.0%} of {pictures} pictures of the "
+                  f"{result.class_} recognised, {result.drawn.mean():.0%} of drawn ones", flush=True)  # fmt: skip
+        generated, drawn = (np.concatenate([getattr(result, kind) for result in results]) for kind in ("generated", "drawn"))
+        rows.append(share_row(f"individual learned {name}", generated, target=target, chance=1 / CANDIDATES, judge=_mean(drawn)))
+    return rows
+
+
 def speed_row(pipe: StableDiffusionPipeline, config: Config) -> Row:
     """Seconds for one picture made alone, with guidance, after one to warm up."""
     seconds = []
@@ -203,7 +221,7 @@ def table(rows: list[Row]) -> str:
 
     lines = [("", "target", "reached", "95 % interval", "count", "by chance", "judge (decoded)")]
     for row in rows:
-        judge = "" if row.judge is None else f"{row.judge:.1%} ({row.judge_decoded:.1%})"
+        judge = number(row.judge, "%") + (f" ({row.judge_decoded:.1%})" if row.judge_decoded is not None else "")
         interval = f"{number(row.low, row.unit)} to {number(row.high, row.unit)}"
         lines.append((row.name, number(row.target, row.unit), number(row.value, row.unit), interval, str(row.count),
                       number(row.chance, "%"), judge))  # fmt: skip
@@ -230,12 +248,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji", help="short name or diffusers folder (default: %(default)s, data/emoji-diffusion)")
     parser.add_argument("--count", type=int, default=60, help="two-object prompts; other kinds in proportion (default: %(default)s)")
+    parser.add_argument("--individuals", type=int, default=4,
+                        help="unseen individuals to learn by each of two methods; 0 leaves that out (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of scenes, prompts and pictures")
     parser.add_argument("--guidance", type=float, default=emoji().guidance_scale, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     config = emoji(guidance_scale=options.guidance)
     rows = evaluate(load_pipeline(options.model), count=options.count, seed=options.seed, config=config)
+    if options.individuals:
+        rows += learned_rows(options.model, config, count=options.individuals, pictures=BATCH, seed=options.seed)
     print(table(rows))
     if options.json:
         settings = {"model": options.model, "count": options.count, "seed": options.seed, "guidance": options.guidance}

@@ -134,7 +134,7 @@ def train_unet(
     unseen = TrainingSet(unseen.latents, rows.compact[unseen.ids], unseen.masks, unseen.positions)
     trained = torch.nn.ModuleDict({"unet": unet, "text": text_encoder}).train().requires_grad_(True)
     ema = torch.nn.ParameterList(torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in trained.parameters())
-    optimiser = torch.optim.AdamW(trained.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(trained.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     first = load_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser)
     predict, capture = grounded_predictor(unet)
     fast_predict = torch.compile(predict)  # used with one shape and mode only: each other one would cost minutes of compiling

@@ -68,19 +68,23 @@ def prompts_for(wearers: Sequence[bool], place: str) -> Prompts:
     return number_concepts(["photo of a {}", *elsewhere, *styles], alone)
 
 
+def crop(scene: Scene, index: int) -> Image.Image:
+    """The part of a drawn scene's picture that one thing takes, with a margin of 1 px. Raises ValueError if nothing of it is seen."""
+    rows, columns = np.nonzero(scene.masks[index])
+    box = (columns.min() - 1, rows.min() - 1, columns.max() + 2, rows.max() + 2)
+    return Image.fromarray(scene.picture).crop(tuple(int(np.clip(edge, 0, SIDE)) for edge in box))
+
+
 def write(name: str) -> None:
     """Draw one reference and write its folder."""
     scene = draw(name)
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(scene.picture).save(folder / "reference.png")
-    for thing, mask in zip(scene.things, scene.masks):
+    for index, thing in enumerate(scene.things):
         class_ = thing.design.class_
-        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"mask_{class_}.png")
-        rows, columns = np.nonzero(mask)
-        box = (columns.min() - 1, rows.min() - 1, columns.max() + 2, rows.max() + 2)
-        box = tuple(int(np.clip(edge, 0, SIDE)) for edge in box)
-        Image.fromarray(scene.picture).crop(box).save(folder / f"crop_{class_}.png")
+        Image.fromarray(scene.masks[index].astype(np.uint8) * 255).save(folder / f"mask_{class_}.png")
+        crop(scene, index).save(folder / f"crop_{class_}.png")
     wearers = [thing.design.eyes is not None for thing in scene.things]
     described = {
         "classes": [thing.design.class_ for thing in scene.things],
