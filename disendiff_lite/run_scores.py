@@ -4,17 +4,18 @@ Pictures of all concepts are compared with the whole reference, pictures of one 
 one if there are no crops, which makes its image-alignment smaller).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
-from disendiff_lite.generate import Request, concept_name, generate
+from disendiff_lite.generate import PictureSet, Request, concept_name, generate
 from disendiff_lite.references import Reference, load_reference, reference_names
 from disendiff_lite.runs import RunRecord, picture_hash
 from disendiff_lite.scores import Leakage, Score, Scorer, image_alignment, leakage, pool, text_alignment
+from disendiff_lite.wording import text_table
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,31 @@ def score_run(
 
     Returns the scores of the combined pictures and of each concept, pooled over their prompts, in the order of the requests.
     """
+    drawn = _drawn(pipe, requests, config, count, seed, progress)
+    return score_pictures(scorer, drawn, classes, modifiers, picture, crops)
+
+
+def score_pictures(
+    scorer: Scorer,
+    drawn: Iterable[PictureSet],
+    classes: Sequence[str],
+    modifiers: Sequence[str],
+    picture: Image.Image,
+    crops: Sequence[Image.Image] | None,
+) -> list[SubjectScores]:
+    """Score pictures that are there already.
+
+    drawn: such as the values of generate.generate_set; each set is let go before the next is asked for. Others as for score_run.
+
+    Returns the scores as score_run does.
+    """
     found = {}
-    for number, request in enumerate(requests, start=1):
-        pictures = generate(pipe, request.prompt, count=count, seed=seed, config=config)
+    for request, pictures in ((made.request, made.pictures) for made in drawn):
         own = picture if len(request.concepts) > 1 or crops is None else crops[request.concepts[0]]
         image = image_alignment(scorer, pictures, [own])
         text = text_alignment(scorer, pictures, request.prompt, modifiers)
         leaks = _leakage(scorer, pictures, request.concepts, crops)
         found.setdefault(request.concepts, []).append((request.prompt, image, text, leaks))
-        if progress is not None:
-            progress(number * count, len(requests) * count)
     return [_pooled(concepts, rows, classes) for concepts, rows in found.items()]
 
 
@@ -93,9 +109,14 @@ def score_table(scores: Sequence[SubjectScores]) -> str:
     """The scores as a table of text, "mean ± spread (n)" in each column."""
     header = ["", "image-alignment", "text-alignment", "CLIPScore", "own - other concept"]
     rows = [[s.subject, str(s.image), str(s.text), str(s.clip_score), str(s.margin or "-")] for s in scores]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows]]
-    return "\n".join(lines)
+    return text_table([header, *rows])
+
+
+def _drawn(pipe, requests: Sequence[Request], config: Config, count: int, seed, progress) -> Iterator[PictureSet]:
+    for number, request in enumerate(requests, start=1):
+        yield PictureSet(request, generate(pipe, request.prompt, count=count, seed=seed, config=config))
+        if progress is not None:
+            progress(number * count, len(requests) * count)
 
 
 def _leakage(scorer: Scorer, pictures, concepts: tuple[int, ...], crops) -> Leakage | None:

@@ -1,4 +1,4 @@
-"""How several things are named in one phrase, in captions as in prompts: "a", "a and b", "a, b and c"."""
+"""Things in words: several named in one phrase, and tables of text."""
 
 from collections.abc import Sequence
 
@@ -6,3 +6,9 @@ from collections.abc import Sequence
 def enumeration(parts: Sequence[str]) -> str:
     """One or more words or phrases in a row, with commas and a last "and"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text, with the columns aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

@@ -13,9 +13,9 @@ from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.references import PAIRS, TUNING_PAIRS, draw, prompts_for
 from disendiff_lite.emoji_world.scenes import ACCESSORY_PHRASES
 from disendiff_lite.errors import UserError
-from disendiff_lite.generate import CONTEXTS
+from disendiff_lite.generate import CONTEXTS, PictureSet
 from disendiff_lite.references import ALONE, FOLDER, TOGETHER, load_reference, number_concepts, own_reference, reference_names
-from disendiff_lite.run_scores import reference_requests, score_run
+from disendiff_lite.run_scores import reference_requests, score_pictures, score_run
 from disendiff_lite.runs import RunRecord
 from disendiff_lite.scores import Scorer
 
@@ -98,6 +98,8 @@ def test_equal_classes_have_scores_of_their_own(picture, monkeypatch):
         None, scorer, requests(reference), reference.classes, MODIFIERS, reference.picture, None, emoji(), count=1
     )
     assert [found.subject for found in scores] == ["combined", "dog 1", "dog 2"]
+    drawn = (PictureSet(request, [reference.picture]) for request in requests(reference))
+    assert score_pictures(scorer, drawn, reference.classes, MODIFIERS, reference.picture, None) == scores
 
 
 def test_what_is_asked_of_a_picture_of_ones_own_suits_any_class():

@@ -1,0 +1,114 @@
+"""One run measured in every way that this project knows, so that runs can be laid side by side.
+
+Maps come from the reference picture under several noises, pictures from the plain prompt of each subject. All runs are measured
+with the same noises and seeds, and their calibration terms with the same formula, whatever they were trained with.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from diffusers import StableDiffusionPipeline
+
+from disendiff_lite.concept_maps import calibration_terms, concept_maps, concept_words, map_agreement, record_reference
+from disendiff_lite.config import Config
+from disendiff_lite.generate import PictureSet, generate_set
+from disendiff_lite.references import Reference
+from disendiff_lite.run_scores import SubjectScores, score_pictures
+from disendiff_lite.scores import Score, Scorer, pool
+from disendiff_lite.wording import text_table
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
+class RunMeasures:
+    """What was measured of one run.
+
+    words: the tracked words. maps: (2N, h, w), theirs, the mean over the noises. map_scores: by name, see measure_maps.
+    drawn: the pictures of "combined" and of each concept. scores: of those pictures, one entry a subject.
+    """
+
+    words: list[str]
+    maps: np.ndarray
+    map_scores: dict[str, Score]
+    drawn: dict[str, PictureSet]
+    scores: list[SubjectScores]
+
+    @property
+    def picture_scores(self) -> dict[str, Score]:
+        """By name: the margins and the image-alignment of single concepts, pooled, those of both together, and text-alignment."""
+        alone = [found for found in self.scores if found.subject != "combined"]
+        margins = [found.margin for found in alone if found.margin is not None]
+        together = {"image, combined": found.image for found in self.scores if found.subject == "combined"}
+        pooled = {"image, alone": pool([found.image for found in alone]), "text": pool([found.text for found in self.scores])}
+        return ({"own - other": pool(margins)} if margins else {}) | together | pooled
+
+    def to_dict(self) -> dict:
+        """Means, spreads and numbers of values as plain values."""
+        plain = {name: {"mean": s.mean, "spread": s.spread, "n": len(s.values)} for name, s in self.map_scores.items()}
+        return {"maps": plain, "pictures": {found.subject: found.to_dict() for found in self.scores}}
+
+
+def measure_run(
+    pipe: StableDiffusionPipeline,
+    scorer: Scorer,
+    reference: Reference,
+    config: Config,
+    *,
+    count: int = 8,
+    noises: int = 8,
+    seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RunMeasures:
+    """Measure what a pipeline has learned of a reference.
+
+    pipe: with a run's words and weights. count: pictures of each subject. noises: of the reference picture, for the maps.
+    seed: of the pictures, and of the first noise; None takes the config's. progress: as for generate.generate_set.
+    """
+    seed = config.seed if seed is None else seed
+    words, maps, map_scores = measure_maps(pipe, reference, config, noises=noises, seed=seed)
+    modifiers = config.modifiers[: len(reference.classes)]
+    drawn = generate_set(
+        pipe, reference.classes, modifiers, config, count=count, seed=seed, contexts={}, progress=progress
+    )
+    scores = score_pictures(scorer, drawn.values(), reference.classes, modifiers, reference.picture, reference.crops)
+    return RunMeasures(words, maps, map_scores, drawn, scores)
+
+
+def measure_maps(
+    pipe: StableDiffusionPipeline, reference: Reference, config: Config, *, noises: int = 8, seed: int = 0
+) -> tuple[list[str], np.ndarray, dict[str, Score]]:
+    """The tracked words of a pipeline, their maps, and how these agree with each other and with the true masks.
+
+    noises: how many noises the reference picture gets, from `seed` on; each gives maps of its own.
+
+    Returns the words, their mean maps (2N, h, w), and Scores by name: "bind" and "separate", the calibration's terms (one value a
+    noise), and, where masks are known, those of concept_maps.map_agreement (one value a noise and map).
+    """
+    records = [record_reference(pipe, reference, config, seed=seed + number) for number in range(noises)]
+    maps = [concept_maps(record) for record in records]  # each (2N, h, w)
+    # Single concepts have no classes to separate.
+    terms = [calibration_terms(found) for found in maps] if len(reference.classes) > 1 else []
+    scores = {name: Score(tuple(term[name] for term in terms)) for name in (terms[0] if terms else ())}
+    if reference.masks is not None:
+        agreements = [map_agreement(found, reference.masks) for found in maps]
+        scores |= {name: pool([found[name] for found in agreements]) for name in agreements[0]}
+    return concept_words(records[0]), np.mean(maps, axis=0), scores
+
+
+def compare_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
+    """A table of text, a line a run and a column a measure: mean ± spread, and under the columns how many values each has.
+
+    rows: run -> measure -> Score; a measure that a run lacks is "-".
+    """
+    measures = list(dict.fromkeys(measure for scores in rows.values() for measure in scores))
+    lines = [[name, *(_cell(scores.get(measure)) for measure in measures)] for name, scores in rows.items()]
+    counts = [{len(scores[measure].values) for scores in rows.values() if measure in scores} for measure in measures]
+    footer = ["n", *("/".join(map(str, sorted(found))) for found in counts)]
+    return text_table([["", *measures], *lines, footer])
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    return f"{score.mean:.2f}" if math.isnan(score.spread) else f"{score.mean:.2f} ± {score.spread:.2f}"
