@@ -35,6 +35,7 @@ from disendiff_lite.map_scores import map_hits, map_iou
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.sampling import sample
 from disendiff_lite.scores import load_scorer
+from disendiff_lite.wording import text_table
 
 LEVELS = (200, 400, 600, 800)  # noise levels at which the maps are looked at
 BATCH = 16
@@ -225,8 +226,7 @@ def table(rows: list[Row]) -> str:
         interval = f"{number(row.low, row.unit)} to {number(row.high, row.unit)}"
         lines.append((row.name, number(row.target, row.unit), number(row.value, row.unit), interval, str(row.count),
                       number(row.chance, "%"), judge))  # fmt: skip
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    return text_table(lines)
 
 
 def evaluate(pipe: StableDiffusionPipeline, *, count: int, seed: int, config: Config) -> list[Row]:

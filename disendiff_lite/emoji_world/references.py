@@ -16,7 +16,7 @@ from disendiff_lite.emoji_world.backgrounds import PHRASES, SIDE
 from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene, Thing, render
 from disendiff_lite.emoji_world.world import HELD_OUT_HUES, designs_of, hue_colour
-from disendiff_lite.references import FOLDER, Prompts, number_concepts
+from disendiff_lite.references import FOLDER, Prompts, Reference, number_concepts
 
 # Name -> place and the individuals from left to right: class, held-out design, held-out hue or "" for the artist's own colours.
 PAIRS = {
@@ -75,23 +75,35 @@ def crop(scene: Scene, index: int) -> Image.Image:
     return Image.fromarray(scene.picture).crop(tuple(int(np.clip(edge, 0, SIDE)) for edge in box))
 
 
+def drawn_reference(name: str) -> Reference:
+    """One of PAIRS or TUNING_PAIRS, drawn, as others use a reference. Raises KeyError for an unknown name."""
+    scene = draw(name)
+    wearers = [thing.design.eyes is not None for thing in scene.things]
+    return Reference(
+        name,
+        tuple(thing.design.class_ for thing in scene.things),
+        Image.fromarray(scene.picture),
+        tuple(crop(scene, index) for index in range(len(scene.things))),
+        scene.masks,
+        prompts_for(wearers, scene.place),
+    )
+
+
 def write(name: str) -> None:
     """Draw one reference and write its folder."""
-    scene = draw(name)
+    reference, (place, *individuals) = drawn_reference(name), PAIRS[name]
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(scene.picture).save(folder / "reference.png")
-    for index, thing in enumerate(scene.things):
-        class_ = thing.design.class_
-        Image.fromarray(scene.masks[index].astype(np.uint8) * 255).save(folder / f"mask_{class_}.png")
-        crop(scene, index).save(folder / f"crop_{class_}.png")
-    wearers = [thing.design.eyes is not None for thing in scene.things]
+    reference.picture.save(folder / "reference.png")
+    for class_, mask, cropped in zip(reference.classes, reference.masks, reference.crops):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"mask_{class_}.png")
+        cropped.save(folder / f"crop_{class_}.png")
     described = {
-        "classes": [thing.design.class_ for thing in scene.things],
-        "place": scene.place,
-        "designs": [f"{thing.design.set}/{thing.design.name}" for thing in scene.things],
-        "hues": [hue or "the artist's" for _, _, hue in PAIRS[name][1:]],
-        "prompts": asdict(prompts_for(wearers, scene.place)),
+        "classes": reference.classes,
+        "place": place,
+        "designs": [f"{thing.design.set}/{thing.design.name}" for thing in draw(name).things],
+        "hues": [hue or "the artist's" for _, _, hue in individuals],
+        "prompts": asdict(reference.prompts),
     }
     (folder / "reference.json").write_text(json.dumps(described, indent=1) + "\n")
 
