@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from disendiff_lite.attention import average_maps, capture_attention
-from disendiff_lite.emoji_world import evaluate, judge, pretrain_scorer, views, wishes
+from disendiff_lite.emoji_world import evaluate, judge, measured, pretrain_scorer, views, wishes
 from disendiff_lite.emoji_world.backgrounds import PHRASES, paint
 from disendiff_lite.emoji_world.dataset import load_scenes, shrink_masks
 from disendiff_lite.emoji_world.scenes import (
@@ -385,18 +385,18 @@ def test_prompts_say_what_their_wishes_ask():
 
 
 def test_wilson_interval_has_its_known_values():
-    assert evaluate.wilson(0, 0) == (0, 1)
-    assert evaluate.wilson(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-3)
-    low, high = evaluate.wilson(10, 10)
+    assert measured.wilson(0, 0) == (0, 1)
+    assert measured.wilson(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-3)
+    low, high = measured.wilson(10, 10)
     assert low == pytest.approx(0.7225, abs=1e-3) and high == 1
 
 
 def test_rows_of_known_values():
-    row = evaluate.share_row("x", np.array([True, True, False, True]))
+    row = measured.share_row("x", np.array([True, True, False, True]))
     assert row.value == 0.75 and row.count == 4 and row.low < 0.75 < row.high
-    row = evaluate.mean_row("y", np.array([1.0, 3.0]), unit="dB")
+    row = measured.mean_row("y", np.array([1.0, 3.0]), unit="dB")
     assert row.value == 2 and row.high - row.value == pytest.approx(1.96)
-    printed = evaluate.table([row])
+    printed = measured.table([row])
     assert "2.00 dB" in printed and "0.04 dB to 3.96 dB" in printed
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from disendiff_lite.config import emoji
-from disendiff_lite.emoji_world import evaluate, individuals
+from disendiff_lite.emoji_world import individuals, measured
 from disendiff_lite.emoji_world.scenes import Scene, render
 from disendiff_lite.emoji_world.views import mean_colour, picture_of
 from disendiff_lite.emoji_world.world import is_held_out_hue
@@ -49,8 +49,8 @@ def test_learning_an_individual_gives_one_answer_a_picture(tiny_pipe, monkeypatc
 
 
 def test_a_row_on_learned_individuals_is_printed_with_the_scorers_own_share():
-    row = evaluate.share_row("individual learned", np.array([True, False]), target=0.9, chance=0.05, judge=0.875)
-    assert evaluate.table([row]).splitlines()[1].endswith("5.0%       87.5%")
+    row = measured.share_row("individual learned", np.array([True, False]), target=0.9, chance=0.05, judge=0.875)
+    assert measured.table([row]).splitlines()[1].endswith("5.0%       87.5%")
 
 
 def test_half_of_the_individuals_have_held_out_hues():

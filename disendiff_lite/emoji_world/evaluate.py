@@ -10,9 +10,8 @@ scorer, gives the right answer to that question.
 
 import argparse
 import json
-import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from disendiff_lite.config import Config, emoji
 from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.individuals import CANDIDATES, learn_individuals
 from disendiff_lite.emoji_world.judge import Judge, judge_pictures, load_judge, through_autoencoder
+from disendiff_lite.emoji_world.measured import Row, mean_row, share_row, table
 from disendiff_lite.emoji_world.pretrain_scorer import SCORER, ranking
 from disendiff_lite.emoji_world.pretrain_vae import reconstruction_psnr
 from disendiff_lite.emoji_world.scenes import DISTANCE_PREFIXES, Scene, random_scene
@@ -35,49 +35,11 @@ from disendiff_lite.map_scores import map_hits, map_iou
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.sampling import sample
 from disendiff_lite.scores import load_scorer
-from disendiff_lite.wording import text_table
 
 LEVELS = (200, 400, 600, 800)  # noise levels at which the maps are looked at
 BATCH = 16
 TARGETS = {"one object": 0.95, "both objects": 0.95, "colour": 0.90, "place": 0.98, "accessory": 0.80, "size": 0.80, "style": 0.80}
 LEARNED = {"dreambooth": ("by the whole UNet", 0.90), "custom_diffusion": ("by keys and values", 0.75)}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; None where a column has nothing to say."""
-
-    name: str
-    value: float
-    low: float  # of the 95 % interval
-    high: float
-    count: int
-    target: float | None = None
-    chance: float | None = None
-    judge: float | None = None
-    judge_decoded: float | None = None
-    unit: str = "%"
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `hits` in `count`; (0, 1) when nothing was counted."""
-    if count == 0:
-        return 0.0, 1.0
-    z, share = 1.96, hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def share_row(name: str, met: np.ndarray, **columns) -> Row:
-    """A row for a share, from one bool for each case."""
-    return Row(name, float(np.mean(met)) if len(met) else math.nan, *wilson(int(np.sum(met)), len(met)), len(met), **columns)
-
-
-def mean_row(name: str, values: np.ndarray, **columns) -> Row:
-    """A row for a mean, from one number for each case."""
-    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return Row(name, mean, mean - half, mean + half, len(values), **columns)
 
 
 def unseen_scenes(count: int, seed: int) -> list[Scene]:
@@ -211,22 +173,6 @@ def speed_row(pipe: StableDiffusionPipeline, config: Config) -> Row:
         sample(pipe, ["photo of a cat and a dog"], [seed], config)
         seconds.append(time.perf_counter() - started)
     return mean_row(f"one picture, {config.inference_steps} steps", np.array(seconds[1:]), target=2.0, unit="s")
-
-
-def table(rows: list[Row]) -> str:
-    """The rows as aligned plain text."""
-    def number(value: float | None, unit: str) -> str:
-        if value is None:
-            return ""
-        return f"{value:.1%}" if unit == "%" else f"{value:.2f} {unit}".strip()
-
-    lines = [("", "target", "reached", "95 % interval", "count", "by chance", "judge (decoded)")]
-    for row in rows:
-        judge = number(row.judge, "%") + (f" ({row.judge_decoded:.1%})" if row.judge_decoded is not None else "")
-        interval = f"{number(row.low, row.unit)} to {number(row.high, row.unit)}"
-        lines.append((row.name, number(row.target, row.unit), number(row.value, row.unit), interval, str(row.count),
-                      number(row.chance, "%"), judge))  # fmt: skip
-    return text_table(lines)
 
 
 def evaluate(pipe: StableDiffusionPipeline, *, count: int, seed: int, config: Config) -> list[Row]:
