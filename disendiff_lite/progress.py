@@ -138,9 +138,13 @@ def open_progress(label: str, total: int) -> Progress:
     if channel := os.environ.get(CHANNEL):
         return ChannelProgress(label, total, channel)
     if _in_kernel():
-        watched = any(name in os.environ for name in FRONT_ENDS)
-        return DisplayProgress(label, total) if watched else Progress(label, total, _print_line)
+        return DisplayProgress(label, total) if is_watched() else Progress(label, total, _print_line)
     return BarProgress(label, total) if sys.stderr.isatty() else Progress(label, total, _print_error_line)
+
+
+def is_watched() -> bool:
+    """Whether this is a notebook that someone has open, in which outputs can change in place."""
+    return _in_kernel() and CHANNEL not in os.environ and any(name in os.environ for name in FRONT_ENDS)
 
 
 def progress(records: Iterable, total: int, label: str = "training") -> Iterator:
