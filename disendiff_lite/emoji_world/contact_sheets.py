@@ -1,12 +1,14 @@
-"""Two sheets of pictures by which the embedded model can be judged at a glance.
+"""Sheets by which the embedded model can be judged at a glance, written as PNG files beside it.
 
     python -m disendiff_lite.emoji_world.contact_sheets prompts                       64 prompts, one picture each
     python -m disendiff_lite.emoji_world.contact_sheets personalised cat_dog ...      reference, combined, each alone, a row a pair
+    python -m disendiff_lite.emoji_world.contact_sheets training                      the course of its training, from training.csv
 
-Both are written beside the model, `prompts.png` and `personalised.png`. The second trains every named pair with the `emoji()` preset.
+The second trains every named pair (by default the ten) with the `emoji()` preset.
 """
 
 import argparse
+import csv
 import textwrap
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from PIL import Image
 from disendiff_lite.config import emoji
 from disendiff_lite.emoji_world.backgrounds import PHRASES
 from disendiff_lite.emoji_world.command_line import run_main
+from disendiff_lite.emoji_world.references import PAIRS
 from disendiff_lite.emoji_world.scenes import STYLES
 from disendiff_lite.emoji_world.world import COLOURS, classes
 from disendiff_lite.generate import generate
@@ -81,16 +84,47 @@ def draw_personalised(model: str, pairs: list[str], path: Path) -> None:
     plt.close(figure)
 
 
+def draw_training(log: Path, path: Path) -> None:
+    """Write the figure of a training log: what the model learned, on unseen scenes, after how many training images.
+
+    log: the CSV file that pretrain_unet.train_unet writes.
+    """
+    with log.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    images = [row["images"] / 1000 for row in rows]
+    figure, (errors, costs, peaks) = plt.subplots(1, 3, figsize=(9.6, 2.9), layout="constrained")
+    for level in (200, 500, 800):
+        errors.plot(images, [row[f"error_{level}"] for row in rows], marker=".", label=f"t = {level}")
+        costs.plot(images, [100 * row[f"wrong_caption_{level}"] for row in rows], marker=".", label=f"t = {level}")
+    errors.set(yscale="log", ylabel="mean squared noise error")
+    errors.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2], ["0.01", "0.02", "0.05", "0.1", "0.2"])
+    errors.minorticks_off()
+    errors.set_title("Error on unseen scenes", fontsize=10)
+    costs.set(ylim=(0, None), ylabel="%")
+    costs.set_title("What a wrong caption adds to it", fontsize=10)
+    peaks.plot(images, [100 * row["map_peak"] for row in rows], marker=".", color="black")
+    peaks.set(ylim=(0, 100), ylabel="%")
+    peaks.set_title("Class maps that peak on their object", fontsize=10)
+    for panel in (errors, costs, peaks):
+        panel.set_xlabel("training images, thousands")
+        panel.grid(alpha=0.3)
+    costs.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sheet", choices=("prompts", "personalised"))
-    parser.add_argument("pairs", nargs="*", default=["cat_dog"], help="for the personalised sheet (default: cat_dog)")
+    parser.add_argument("sheet", choices=("prompts", "personalised", "training"))
+    parser.add_argument("pairs", nargs="*", default=list(PAIRS)[:10], help="for the personalised sheet (default: the ten)")
     parser.add_argument("--model", default=str(EMBEDDED), help="(default: the shipped one)")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder for the sheet (default: beside the model)")
     options = parser.parse_args()
     path = options.out / f"{options.sheet}.png"
     if options.sheet == "prompts":
         draw_prompts(load_pipeline(options.model), path)
+    elif options.sheet == "training":
+        draw_training(options.out / "training.csv", path)
     else:
         draw_personalised(options.model, options.pairs, path)
     print(path)
