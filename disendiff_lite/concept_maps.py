@@ -10,10 +10,11 @@ from diffusers import StableDiffusionPipeline
 from disendiff_lite.config import Config
 from disendiff_lite.losses import calibration_loss
 from disendiff_lite.map_scores import map_hits, map_iou, map_leak
+from disendiff_lite.models import load_pipeline
 from disendiff_lite.recording import AttentionRecord, maps_on_picture, mean_maps
 from disendiff_lite.references import Reference
 from disendiff_lite.scores import Score
-from disendiff_lite.tokens import compose_prompt, find_positions
+from disendiff_lite.tokens import add_modifiers, compose_prompt, find_positions
 
 
 def record_reference(
@@ -28,6 +29,13 @@ def record_reference(
     prompt = compose_prompt(reference.classes, config.modifiers, config.template)
     concepts = find_positions(pipe.tokenizer, prompt, modifiers, reference.classes)
     return maps_on_picture(pipe, reference.picture, prompt, config=config, seed=seed, concepts=concepts)
+
+
+def record_untrained(model: str, reference: Reference, config: Config, seed: int | None = None) -> AttentionRecord:
+    """record_reference of a freshly loaded model to which the new words still mean nothing. model: as load_pipeline takes it."""
+    pipe = load_pipeline(model)
+    add_modifiers(pipe, config.modifiers[: len(reference.classes)], config.initial_tokens)
+    return record_reference(pipe, reference, config, seed)
 
 
 def concept_words(record: AttentionRecord) -> list[str]:

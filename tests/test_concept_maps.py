@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from test_map_scores import mask
 
-from disendiff_lite.concept_maps import calibration_terms, concept_maps, concept_words, map_agreement, record_reference
+from disendiff_lite import concept_maps as module
+from disendiff_lite.concept_maps import (
+    calibration_terms,
+    concept_maps,
+    concept_words,
+    map_agreement,
+    record_reference,
+    record_untrained,
+)
 from disendiff_lite.config import emoji
 from disendiff_lite.recording import mean_maps
 from disendiff_lite.references import load_reference
@@ -28,6 +36,14 @@ def test_the_tracked_words_of_a_reference_are_those_of_its_concepts(pipe):
     assert np.array_equal(concept_maps(record, step=1, head=0), mean_maps(record, step=1, head=0)[[3, 4, 6, 7]])
     again = record_reference(pipe, load_reference("cat_dog"), emoji(seed=3))
     assert np.array_equal(concept_maps(again), concept_maps(record))
+
+
+def test_an_untrained_model_gets_the_words_and_nothing_else(pipe, new_tiny_pipe, monkeypatch):
+    monkeypatch.setattr(module, "load_pipeline", lambda model: new_tiny_pipe())
+    untrained = record_untrained("tiny", load_reference("cat_dog"), emoji(), seed=3)
+    expected = record_reference(pipe, load_reference("cat_dog"), emoji(), seed=3)
+    assert untrained.words == expected.words
+    assert np.array_equal(concept_maps(untrained), concept_maps(expected))
 
 
 def test_a_class_of_several_tokens_has_their_mean(pipe):
