@@ -100,7 +100,9 @@ def plot_agreement(
     for panel, (grid, layers) in zip(panels, grids.items()):
         for colour, (layer, values) in zip(_line_colours(len(layers)), layers.items()):
             middle, thick = values.mean(axis=1), layer == mean
-            panel.plot(times, middle, color="black" if thick else colour, linewidth=2.2 if thick else 1.2, label=layer)
+            # The mean lies under the layers, for where one of them makes it they run together.
+            style = {"color": "black", "linewidth": 3, "zorder": 1} if thick else {"color": colour, "linewidth": 1.2, "zorder": 2}
+            panel.plot(times, middle, label=layer, **style)
             if thick:
                 spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else 0
                 panel.fill_between(times, middle - spread, middle + spread, color=GREY, alpha=0.2, linewidth=0)

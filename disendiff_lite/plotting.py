@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from disendiff_lite.losses import normalise
 from disendiff_lite.panels import FONT, make_panels
@@ -117,6 +117,20 @@ def plot_map_grid(
     bar.ax.tick_params(labelsize=FONT - 1, length=2)
     bar.outline.set_visible(False)
     return figure
+
+
+def outline_cell(picture: Image.Image, cell: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
+    """A copy of the picture with a red frame around one cell of a grid.
+
+    cell: (row, column), from 0. grid: (h, w), in cells.
+    """
+    height, width = picture.height / grid[0], picture.width / grid[1]  # of a cell, pixels
+    left, top = round(cell[1] * width), round(cell[0] * height)
+    thick = max(1, picture.width // 64)
+    framed = picture.copy()
+    box = (left - thick, top - thick, round(left + width) + thick - 1, round(top + height) + thick - 1)
+    ImageDraw.Draw(framed).rectangle(box, outline=(255, 0, 0), width=thick)
+    return framed
 
 
 def layer_label(name: str) -> str:

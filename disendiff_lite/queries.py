@@ -20,7 +20,7 @@ from disendiff_lite.errors import UserError
 class SeenLayer:
     """The last call of one layer.
 
-    queries: (B, H, Q, d), from the picture. keys: (B, H, T, d), from the prompt. Both are None before the UNet ran.
+    queries: (B, H, Q, d), from the picture. keys: (B, H, T, d), from the prompt. Both float32 on the CPU; None before the UNet ran.
     """
 
     queries: torch.Tensor | None = None
@@ -56,7 +56,12 @@ def _note_call(seen: SeenLayer):
     def note(attn: Attention, args: tuple, kwargs: dict) -> None:
         picture = args[0] if args else kwargs["hidden_states"]  # (B, Q, channels)
         prompt = args[1] if len(args) > 1 else kwargs["encoder_hidden_states"]  # (B, T, text channels)
-        seen.queries = attn.head_to_batch_dim(attn.to_q(picture)).unflatten(0, (-1, attn.heads))  # (B, H, Q, d)
-        seen.keys = attn.head_to_batch_dim(attn.to_k(prompt)).unflatten(0, (-1, attn.heads))  # (B, H, T, d)
+        seen.queries = _by_head(attn, attn.to_q(picture))  # (B, H, Q, d)
+        seen.keys = _by_head(attn, attn.to_k(prompt))  # (B, H, T, d)
 
     return note
+
+
+def _by_head(attn: Attention, projected: torch.Tensor) -> torch.Tensor:
+    heads = attn.head_to_batch_dim(projected)  # (B*H, length, d)
+    return heads.unflatten(0, (-1, attn.heads)).float().cpu()  # (B, H, length, d)

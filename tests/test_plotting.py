@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from disendiff_lite.errors import UserError
-from disendiff_lite.plotting import layer_label, plot_map_grid, show_maps, show_pictures
+from disendiff_lite.plotting import layer_label, outline_cell, plot_map_grid, show_maps, show_pictures
 
 WORDS = ("<new1>", "cat", "<new2>", "dog")
 RANDOM = np.random.default_rng(0)
@@ -91,3 +91,10 @@ def test_pictures_and_maps_can_stand_in_a_larger_figure():
 def test_layers_have_short_names():
     assert layer_label("up_blocks.1.attentions.0.transformer_blocks.0.attn2") == "up 1.0"
     assert layer_label("mid_block.attentions.0.transformer_blocks.0.attn2") == "mid 0"
+
+
+def test_a_frame_goes_around_the_cell_and_leaves_the_original():
+    picture = Image.new("RGB", (64, 64))
+    red = np.asarray(outline_cell(picture, (2, 5), (16, 16))).sum(axis=-1) > 0
+    assert np.argwhere(red).min(axis=0).tolist() == [7, 19] and np.argwhere(red).max(axis=0).tolist() == [12, 24]
+    assert not red[8:12, 20:24].any() and not np.asarray(picture).any()
