@@ -182,3 +182,15 @@ def test_the_command_has_a_folder_of_its_own_and_says_bad_input_in_one_sentence(
         run_main(pretrain.main)
     assert end.value.code == 2 and capsys.readouterr().err == "There are no scenes: draw some.\n"
     assert folders == [Path("runs/pretrain/scenes")]
+
+
+def test_level_weights_are_min_snr_without_balance_and_favour_noise_with_it():
+    signal = pretrain_unet.new_scheduler().alphas_cumprod
+    ratio = signal / (1 - signal)
+    plain = pretrain_unet.level_weights(signal, 5.0, 0.0)
+    assert plain.mean() == pytest.approx(1) and torch.allclose(plain / plain[-1], (5 / ratio).clamp_max(1))
+    balanced = pretrain_unet.level_weights(signal, 5.0, 0.5)
+    middle = int((ratio - 1).abs().argmin())  # SNR 1
+    assert balanced.mean() == pytest.approx(1) and (balanced.diff() >= 0).all()
+    quarter = int((ratio - 0.25).abs().argmin())
+    assert (balanced[quarter] / balanced[middle]).item() == pytest.approx(2, rel=0.02)

@@ -41,7 +41,19 @@ class UnetTraining:
     grounding: float = 0.03  # weight of the grounding term
     object_weight: float = 2.0  # of the noise error on objects, relative to the smooth background
     snr_cap: float = 5.0  # min-SNR: errors at lower noise than this signal-to-noise ratio count less
+    noise_balance: float = 0.3  # weight SNR^-this above that noise, where errors are small but the caption decides what is drawn
     seed: int = 0
+
+
+def level_weights(signal: torch.Tensor, cap: float, balance: float) -> torch.Tensor:
+    """Weights of the noise error at each timestep, of mean 1: SNR^-balance up to an SNR of `cap`, falling as 1 / SNR above it.
+
+    signal: (timesteps,), the share of signal; ratios below 0.02, nearly pure noise, count as 0.02. With balance 0 these are
+    min-SNR's weights (Hang et al. 2023).
+    """
+    ratio = signal / (1 - signal)
+    weights = ratio.clamp(0.02, cap) ** -balance * (cap / ratio).clamp_max(1.0)  # (timesteps,)
+    return weights / weights.mean()
 
 
 def grounding_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -138,6 +150,7 @@ def train_unet(
     first = load_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser)
     predict, capture = grounded_predictor(unet)
     fast_predict = torch.compile(predict)  # used with one shape and mode only: each other one would cost minutes of compiling
+    level_weight_of = level_weights(signal, settings.snr_cap, settings.noise_balance)
     steps = settings.images // settings.batch
     started = time.perf_counter()
     averages = torch.zeros(2)
@@ -160,8 +173,7 @@ def train_unet(
         noise = torch.randn(clean.shape, generator=generator).to(device, memory_format=torch.channels_last)
         share = signal[t][:, None, None, None]
         predicted, maps = fast_predict(share.sqrt() * clean + (1 - share).sqrt() * noise, t, text_encoder(ids)[0])
-        ratio = signal[t] / (1 - signal[t])
-        level_weight = (settings.snr_cap / ratio).clamp_max(1.0)[:, None, None, None]
+        level_weight = level_weight_of[t][:, None, None, None]
         place_weight = 1 + (settings.object_weight - 1) * masks.sum(dim=1, keepdim=True).clamp_max(1)  # (B, 1, 16, 16)
         weights = (level_weight * place_weight / place_weight.mean()).expand_as(noise)
         error = (weights * (predicted - noise).square()).mean()
