@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from transformers import PreTrainedTokenizerBase
 
 from disendiff_lite.attention import AttentionStore, capture_attention
 from disendiff_lite.config import Config
@@ -25,7 +24,7 @@ from disendiff_lite.files import replacing
 from disendiff_lite.generate import check_prompt, picture_seeds
 from disendiff_lite.images import centre_square, to_rgb, to_tensor
 from disendiff_lite.sampling import sample
-from disendiff_lite.tokens import WORD_END, ConceptPositions
+from disendiff_lite.tokens import ConceptPositions, token_words
 from disendiff_lite.train import make_noiser
 
 FIELDS = "record"  # the entry of the file that holds, as JSON, what is not an array
@@ -58,6 +57,14 @@ class AttentionRecord:
         arrays = {f"maps {grid}": maps for grid, maps in plain.pop("maps").items()}
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, picture=plain.pop("picture"), **arrays, **{FIELDS: np.array(json.dumps(plain))})
+
+    def to_html(
+        self, path, other=None, names: Sequence[str] = ("before", "after"), words: Sequence[str] | None = None
+    ) -> None:
+        """Write an explorer page that opens with a double click; arguments and errors as for explorer_page.write_explorer."""
+        from disendiff_lite.explorer_page import write_explorer  # which draws records, and so imports this file
+
+        write_explorer(path, self, other, names, words)
 
     @classmethod
     def load(cls, path) -> "AttentionRecord":
@@ -181,14 +188,6 @@ def mean_maps(
             raise UserError(f"The record has no {name} {number}: choose one from 0 to {size - 1}.")
         maps = np.take(maps, [number], axis=axis)
     return maps.mean(axis=(0, 1, 2), dtype=np.float32)
-
-
-def token_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
-    """The prompt's tokens as readable text, one each, the marks at both ends as "[start]" and "[end]"."""
-    marks = {tokenizer.bos_token_id: "[start]", tokenizer.eos_token_id: "[end]"}
-    # A copied tokenizer decodes with the marks of word ends, an original without.
-    decoded = [(token, tokenizer.decode([token]).replace(WORD_END, "").strip()) for token in tokenizer(prompt).input_ids]
-    return [marks.get(token, word) for token, word in decoded]
 
 
 def grid_name(resolution: int | tuple[int, int]) -> str:

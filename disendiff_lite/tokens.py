@@ -122,6 +122,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return ids
 
 
+def token_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
+    """The prompt's tokens as readable text, one each, the marks at both ends as "[start]" and "[end]"."""
+    marks = {tokenizer.bos_token_id: "[start]", tokenizer.eos_token_id: "[end]"}
+    # A copied tokenizer decodes with the marks of word ends, an original without.
+    decoded = [(token, tokenizer.decode([token]).replace(WORD_END, "").strip()) for token in tokenizer(prompt).input_ids]
+    return [marks.get(token, word) for token, word in decoded]
+
+
 def compose_prompt(classes: Sequence[str], modifiers: Sequence[str], template: str = "photo of a {}") -> str:
     """The prompt that names every concept: "photo of a <new1> cat and <new2> dog"; with three, "..., ... and ...".
 

@@ -12,7 +12,7 @@ from disendiff_lite.config import emoji
 from disendiff_lite.errors import UserError
 from disendiff_lite.generate import generate
 from disendiff_lite.images import to_tensor
-from disendiff_lite.recording import AttentionRecord, maps_on_picture, mean_maps, record_maps, token_words
+from disendiff_lite.recording import AttentionRecord, maps_on_picture, mean_maps, record_maps
 from disendiff_lite.tokens import add_modifiers, find_positions
 
 CONFIG = emoji(inference_steps=3)
@@ -29,11 +29,6 @@ def pipe(tiny_pipe):
 def picture() -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (80, 64, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
-
-
-def test_words_are_readable(pipe):
-    assert token_words(pipe.tokenizer, PROMPT) == ["[start]", *PROMPT.split(), "[end]"]
-    assert token_words(pipe.tokenizer, "a hovercraft")[2:-1] == ["hover", "craft"]
 
 
 def test_a_record_has_each_step_layer_head_and_word(pipe):

@@ -12,6 +12,7 @@ from disendiff_lite.tokens import (
     clip_tokenizer,
     compose_prompt,
     find_positions,
+    token_words,
 )
 
 MODIFIERS = ("<new1>", "<new2>", "<new3>")
@@ -135,6 +136,12 @@ def test_a_prompt_of_just_77_tokens_is_fine(taught):
     prompt = "<new1> cat" + " very" * 73
     assert len(taught(prompt).input_ids) == 77
     assert find_positions(taught, prompt, MODIFIERS, ["cat"]) == [ConceptPositions(1, (2,))]
+
+
+def test_words_are_readable(taught):
+    prompt = "photo of a <new1> cat and <new2> dog"
+    assert token_words(taught, prompt) == ["[start]", *prompt.split(), "[end]"]
+    assert token_words(taught, "a hovercraft")[2:-1] == ["hover", "craft"]
 
 
 def test_composed_prompts():
