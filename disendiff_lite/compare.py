@@ -96,6 +96,25 @@ def measure_maps(
     return concept_words(records[0]), np.mean(maps, axis=0), scores
 
 
+def paired_differences(rows: Mapping[str, Mapping[str, Score]], baseline: str) -> dict[str, dict[str, Score]]:
+    """How each run differs from one of them, value by value: the same noise, or the same picture number of the same prompt.
+
+    What all runs share, such as a noise that suits nobody, falls out, so that small differences show. rows: run -> measure ->
+    Score, measured alike. baseline: the run that is taken off the others.
+
+    Returns run -> measure -> Score of run minus baseline, for the other runs.
+    """
+    ground = rows[baseline]
+    return {
+        name: {
+            measure: Score(tuple(value - base for value, base in zip(score.values, ground[measure].values, strict=True)))
+            for measure, score in scores.items()
+        }
+        for name, scores in rows.items()
+        if name != baseline
+    }
+
+
 def compare_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
     """A table of text, a line a run and a column a measure: mean ± spread, and under the columns how many values each has.
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from disendiff_lite.compare import compare_table, measure_maps, measure_run
+from disendiff_lite.compare import compare_table, measure_maps, measure_run, paired_differences
 from disendiff_lite.concept_maps import concept_maps, map_agreement, record_reference
 from disendiff_lite.config import emoji
 from disendiff_lite.generate import generate
@@ -48,6 +48,14 @@ def test_a_picture_of_ones_own_has_no_masks_and_no_margins(pipe):
     own = dataclasses.replace(REFERENCE, masks=None, crops=None)
     found = measure_run(pipe, load_scorer("emoji", "cpu"), own, CONFIG, count=1, noises=1)
     assert list(found.map_scores) == ["bind", "separate"] and "own - other" not in found.picture_scores
+
+
+def test_differences_are_taken_value_by_value():
+    rows = {"full": {"IoU": Score((0.5, 0.7))}, "none": {"IoU": Score((0.25, 0.75))}}
+    found = paired_differences(rows, "full")
+    assert list(found) == ["none"] and found["none"]["IoU"].values == pytest.approx((-0.25, 0.05))
+    with pytest.raises(ValueError):
+        paired_differences(rows | {"one": {"IoU": Score((0.1,))}}, "full")
 
 
 def test_the_table_says_means_spreads_and_numbers():
