@@ -134,6 +134,14 @@ def test_what_is_visible_is_often_left_unsaid(scenes):
     assert np.mean([len(scene.things) == 2 for scene in scenes]) > 0.5
 
 
+def test_a_class_has_a_typical_look_and_others_and_never_a_held_out_one():
+    rng = np.random.default_rng(0)
+    drawn = [random_thing(rng, (32, 32), 30, "cat").design for _ in range(600)]
+    share = np.mean([design.set == "fluent-emoji-flat" for design in drawn])
+    assert 0.54 < share < 0.69  # 16 of 26
+    assert {design.index for design in drawn} == {design.index for design in designs_of("cat")}
+
+
 def test_held_out_designs_and_hues_never_appear_in_pretraining(scenes):
     rng = np.random.default_rng(4)
     things = [thing for scene in scenes for thing in scene.things] + [random_thing(rng, (32, 40), 30) for _ in range(2000)]

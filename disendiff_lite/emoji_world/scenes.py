@@ -26,6 +26,8 @@ STYLES = {"pencil": "a pencil drawing of", "sepia": "an old photo of"}
 OPENINGS = ("photo of", "photo of", "photo of", "a picture of", "")
 ACCESSORY_PHRASES = {"hat": "wearing a hat", "sunglasses": "wearing sunglasses"}
 SIZE_WORDS = {"small": (18, 23), "big": (40, 48)}  # longest side, pixels
+# How often designs of these sets are drawn, relative to the others: a class with a typical look is learned from fewer pictures.
+TYPICAL = {"fluent-emoji-flat": 16, "noto": 4}
 DISTANCE_PREFIXES = {"far": ("a far away", "very small"), "near": ("zoomed in", "close up")}  # as in the concept augmentation
 
 
@@ -132,10 +134,12 @@ def caption(things: tuple[Thing, ...], place: str, *, opening: str, say_place: b
 
 
 def random_thing(rng: np.random.Generator, centre: tuple[float, float], size: float, class_: str | None = None) -> Thing:
-    """A thing as pretraining sees it: any design that is not held out, half the time repainted, a third of those unnamed hues."""
+    """A thing as pretraining sees it: a design that is not held out, its class's typical look most often; about half are repainted, a
+    third of those in hues that no word names."""
     class_ = class_ or str(rng.choice(classes()))
     pool = designs_of(class_)
-    design = pool[rng.integers(len(pool))]
+    shares = np.array([TYPICAL.get(design.set, 1) for design in pool], float)
+    design = pool[rng.choice(len(pool), p=shares / shares.sum())]
     colour, word, said = None, "", set()
     draw = rng.random()
     if draw < 0.40:
