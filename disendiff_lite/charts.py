@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -111,6 +112,23 @@ def plot_agreement(
         panel.legend(fontsize=FONT - 2, frameon=False)
         panel.set_ylim(0, 1)
     panels[0].set_ylabel("IoU with the true mask", fontsize=FONT)
+    return figure
+
+
+def plot_cosines(cosines, rows: Sequence[str], columns: Sequence[str], *, ax: Axes | None = None) -> Figure:
+    """A table of cosines whose cells are the darker the larger they are, with the numbers in them.
+
+    cosines: (rows, columns), tensor or array, in [-1, 1].
+    """
+    cosines = np.asarray(cosines, dtype=float)
+    figure, ((panel,),) = make_panels(1, 1, (1.6 + 0.95 * len(columns), 0.6 + 0.27 * len(rows)), ax)
+    panel.imshow(cosines, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    panel.set_xticks(range(len(columns)), [textwrap.fill(column, 16) for column in columns], fontsize=FONT)
+    panel.set_yticks(range(len(rows)), rows, fontsize=FONT)
+    panel.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+    panel.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(cosines):
+        panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=FONT, color="white" if value > 0.6 else "black")
     return figure
 
 

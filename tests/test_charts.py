@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_plotting import pixels
 
-from disendiff_lite.charts import plot_agreement, plot_losses, plot_one_query, plot_scores
+from disendiff_lite.charts import plot_agreement, plot_cosines, plot_losses, plot_one_query, plot_scores
 from disendiff_lite.runs import StepRecord
 from disendiff_lite.scores import Score
 
@@ -71,6 +71,14 @@ def test_agreement_has_a_panel_a_grid_and_a_line_a_layer():
     assert [line.get_label() for line in left.lines] == ["up 1", "all layers"] and len(right.lines) == 1
     assert left.lines[0].get_ydata() == pytest.approx([0.3, 0.7])
     assert left.lines[1].get_linewidth() > left.lines[0].get_linewidth()
+    assert pixels(figure).std() > 10
+
+
+def test_cosines_stand_in_their_cells():
+    figure = plot_cosines(torch.tensor([[1.0, 0.25], [-0.1, 0.5]]), ["a picture", "another"], ["a cat", "a dog on the beach"])
+    (panel,) = figure.axes
+    assert [text.get_text() for text in panel.texts] == ["1.00", "0.25", "-0.10", "0.50"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["a picture", "another"]
     assert pixels(figure).std() > 10
 
 

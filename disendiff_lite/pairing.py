@@ -1,0 +1,31 @@
+"""Runs compared picture by picture: as all of them draw from the same noises, what differs is the run and not the luck of a seed."""
+
+import math
+
+from disendiff_lite.errors import UserError
+from disendiff_lite.scores import Score
+
+
+def paired_difference(score: Score, base: Score) -> Score:
+    """score - base, value by value.
+
+    Both must have their values in the same order: picture i from the same seed and prompt. Raises UserError if their numbers differ.
+    """
+    if len(score.values) != len(base.values):
+        raise UserError(
+            f"{len(score.values)} values cannot be paired with {len(base.values)}: measure both runs with the same pictures."
+        )
+    return Score(tuple(a - b for a, b in zip(score.values, base.values)))
+
+
+def standard_error(score: Score) -> float:
+    """Of the mean: spread / sqrt(n), as if the values were independent; nan for a single value."""
+    return score.spread / math.sqrt(len(score.values))
+
+
+def describe_difference(score: Score, base: Score) -> str:
+    """Such as "-0.120 ± 0.031 (3.9 standard errors)": the mean paired difference, its standard error, and how many it is."""
+    difference = paired_difference(score, base)
+    error = standard_error(difference)
+    ratio = f"{abs(difference.mean) / error:.1f}" if error > 0 else "?"
+    return f"{difference.mean:+.3f} ± {error:.3f} ({ratio} standard errors)"
