@@ -1,14 +1,17 @@
-"""A tiny random Stable Diffusion pipeline, built in code: what every test that needs a model runs on."""
+"""What many tests start from: a tiny random Stable Diffusion pipeline, and an attention record without any model."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from disendiff_lite.emoji_world.architecture import new_scheduler
+from disendiff_lite.recording import AttentionRecord
 from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
 
 WIDTH = 32  # channels of the text encoder's output
@@ -98,3 +101,29 @@ def tiny_pipe(new_tiny_pipe: Callable[[], StableDiffusionPipeline]) -> StableDif
 def tiny_unet() -> Callable[..., UNet2DConditionModel]:
     """build_unet as a fixture: a tiny UNet, with the given settings changed."""
     return build_unet
+
+
+@pytest.fixture(scope="session")
+def new_record() -> Callable[..., AttentionRecord]:
+    """A function that gives an attention record of made-up maps on two grids of different layers and heads.
+
+    seed: of the maps. changes: fields to replace.
+    """
+
+    def make(seed: int = 0, **changes) -> AttentionRecord:
+        random = np.random.default_rng(seed)
+        words = ("a", "<new1>", "cat", "and", "a", "dog")
+        sizes = {"16x16": (5, 3, 4, len(words), 16, 16), "8x8": (5, 2, 2, len(words), 8, 8)}
+        record = AttentionRecord(
+            prompt=" ".join(words),
+            words=words,
+            positions=tuple(range(1, 7)),
+            roles=("", "modifier", "class", "", "", "class"),
+            times=(900, 700, 500, 300, 100),
+            picture=random.integers(0, 256, (64, 64, 3), dtype=np.uint8),
+            layers={grid: tuple(f"up_blocks.{n}.transformer_blocks.0.attn2" for n in range(size[1])) for grid, size in sizes.items()},
+            maps={grid: (random.random(size) ** 4 * 0.4).astype(np.float16) for grid, size in sizes.items()},
+        )
+        return dataclasses.replace(record, **changes)
+
+    return make
