@@ -14,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 from disendiff_lite.concept_maps import calibration_terms, concept_maps, concept_words, map_agreement, record_reference
 from disendiff_lite.config import Config
 from disendiff_lite.generate import PictureSet, generate_set
+from disendiff_lite.pairing import paired_difference, standard_error
 from disendiff_lite.references import Reference
 from disendiff_lite.run_scores import SubjectScores, score_pictures
 from disendiff_lite.scores import Score, Scorer, pool
@@ -96,38 +97,42 @@ def measure_maps(
     return concept_words(records[0]), np.mean(maps, axis=0), scores
 
 
-def paired_differences(rows: Mapping[str, Mapping[str, Score]], baseline: str) -> dict[str, dict[str, Score]]:
-    """How each run differs from one of them, value by value: the same noise, or the same picture number of the same prompt.
-
-    What all runs share, such as a noise that suits nobody, falls out, so that small differences show. rows: run -> measure ->
-    Score, measured alike. baseline: the run that is taken off the others.
-
-    Returns run -> measure -> Score of run minus baseline, for the other runs.
-    """
-    ground = rows[baseline]
-    return {
-        name: {
-            measure: Score(tuple(value - base for value, base in zip(score.values, ground[measure].values, strict=True)))
-            for measure, score in scores.items()
-        }
-        for name, scores in rows.items()
-        if name != baseline
-    }
-
-
 def compare_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
     """A table of text, a line a run and a column a measure: mean ± spread, and under the columns how many values each has.
 
     rows: run -> measure -> Score; a measure that a run lacks is "-".
     """
-    measures = list(dict.fromkeys(measure for scores in rows.values() for measure in scores))
-    lines = [[name, *(_cell(scores.get(measure)) for measure in measures)] for name, scores in rows.items()]
-    counts = [{len(scores[measure].values) for scores in rows.values() if measure in scores} for measure in measures]
-    footer = ["n", *("/".join(map(str, sorted(found))) for found in counts)]
-    return text_table([["", *measures], *lines, footer])
+    counts = {}
+    for scores in rows.values():
+        for measure, score in scores.items():
+            counts.setdefault(measure, set()).add(len(score.values))
+    cells = {name: {measure: _pair(s.mean, s.spread) for measure, s in scores.items()} for name, scores in rows.items()}
+    return _table(cells | {"n": {measure: "/".join(map(str, sorted(found))) for measure, found in counts.items()}})
 
 
-def _cell(score: Score | None) -> str:
-    if score is None:
-        return "-"
-    return f"{score.mean:.2f}" if math.isnan(score.spread) else f"{score.mean:.2f} ± {score.spread:.2f}"
+def difference_table(rows: Mapping[str, Mapping[str, Score]], baseline: str) -> str:
+    """How each run differs from one of them, value by value: mean ± standard error, marked * from two standard errors on.
+
+    What all runs share, such as a noise that suits nobody, falls out, so that small differences show (see pairing.py).
+
+    rows: run -> measure -> Score, measured alike. baseline: the run that is taken off the others.
+    """
+    cells = {}
+    for name in (name for name in rows if name != baseline):
+        found = {measure: paired_difference(score, rows[baseline][measure]) for measure, score in rows[name].items()}
+        cells[name] = {measure: _difference(score) for measure, score in found.items()}
+    return _table(cells)
+
+
+def _difference(score: Score) -> str:
+    error = standard_error(score)
+    return _pair(score.mean, error, sign="+") + (" *" if abs(score.mean) >= 2 * error > 0 else "")
+
+
+def _pair(mean: float, spread: float, sign: str = "") -> str:
+    return f"{mean:{sign}.2f}" if math.isnan(spread) else f"{mean:{sign}.2f} ± {spread:.2f}"
+
+
+def _table(cells: Mapping[str, Mapping[str, str]]) -> str:
+    measures = list(dict.fromkeys(measure for row in cells.values() for measure in row))
+    return text_table([["", *measures], *([name, *(row.get(measure, "-") for measure in measures)] for name, row in cells.items())])

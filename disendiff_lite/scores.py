@@ -49,11 +49,6 @@ class Score:
             return math.nan
         return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
 
-    @property
-    def error(self) -> float:
-        """Standard error of the mean, spread / sqrt(n): how far it would move with other values of the same kind."""
-        return self.spread / math.sqrt(len(self.values))
-
     def __str__(self) -> str:
         return f"{self.mean:.3f} ± {self.spread:.3f} (n = {len(self.values)})"
 

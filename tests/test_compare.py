@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from disendiff_lite.compare import compare_table, measure_maps, measure_run, paired_differences
+from disendiff_lite.compare import compare_table, difference_table, measure_maps, measure_run
 from disendiff_lite.concept_maps import concept_maps, map_agreement, record_reference
 from disendiff_lite.config import emoji
 from disendiff_lite.generate import generate
@@ -50,12 +50,16 @@ def test_a_picture_of_ones_own_has_no_masks_and_no_margins(pipe):
     assert list(found.map_scores) == ["bind", "separate"] and "own - other" not in found.picture_scores
 
 
-def test_differences_are_taken_value_by_value():
-    rows = {"full": {"IoU": Score((0.5, 0.7))}, "none": {"IoU": Score((0.25, 0.75))}}
-    found = paired_differences(rows, "full")
-    assert list(found) == ["none"] and found["none"]["IoU"].values == pytest.approx((-0.25, 0.05))
-    with pytest.raises(ValueError):
-        paired_differences(rows | {"one": {"IoU": Score((0.1,))}}, "full")
+def test_differences_are_taken_value_by_value_and_marked_when_they_stand_out():
+    rows = {
+        "full": {"IoU": Score((0.5, 0.7)), "hits": Score((1.0, 0.0))},
+        "none": {"IoU": Score((0.3, 0.5001)), "hits": Score((0.0, 1.0))},
+    }
+    assert difference_table(rows, "full").splitlines() == [
+        "      IoU             hits",
+        "none  -0.20 ± 0.00 *  +0.00 ± 1.00",
+    ]
+    assert "*" not in difference_table({"full": {"IoU": Score((1.0,))}, "none": {"IoU": Score((2.0,))}}, "full")
 
 
 def test_the_table_says_means_spreads_and_numbers():

@@ -64,7 +64,6 @@ def test_score_has_mean_and_spread_and_says_so():
     score = Score((1.0, 2.0, 3.0, 6.0))
     assert score.mean == 3.0
     assert score.spread == pytest.approx(math.sqrt(14 / 3))
-    assert score.error == pytest.approx(math.sqrt(14 / 3) / 2)
     assert str(score) == "3.000 ± 2.160 (n = 4)"
     assert math.isnan(Score((1.0,)).spread)
     assert pool([Score((1.0,)), Score((2.0, 3.0))]).values == (1.0, 2.0, 3.0)
