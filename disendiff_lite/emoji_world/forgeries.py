@@ -38,7 +38,7 @@ def forge_together(name: str, seed: int) -> Forgeries:
 
     By name: RIGHT, the two individuals in that place; "copy", the reference itself, whose place is another; "blended", each thing
     a double exposure of both; "colours swapped", each in the other's mean colour; "strangers", other individuals of the same
-    classes; "other classes", the individuals of another pair.
+    classes; "other classes", the individuals of a pair that shares no class with this one.
     """
     scene, rng = draw(name), np.random.default_rng(seed)
     place = next(other for other in PHRASES if other != scene.place)
@@ -47,8 +47,8 @@ def forge_together(name: str, seed: int) -> Forgeries:
     exchanged = [replace(second, centre=first.centre), replace(first, centre=second.centre)]
     recoloured = [replace(thing, colour=_rgb(other)) for thing, other in ((first, second), (second, first))]
     strangers = [_stranger(thing, rng) for thing in scene.things]
-    names = list(PAIRS)
-    others = draw(names[(names.index(name) + len(names) // 2) % len(names)]).things[:2]
+    taken = {thing.design.class_ for thing in scene.things}
+    others = next(pair for pair in map(draw, PAIRS) if not taken & {thing.design.class_ for thing in pair.things}).things
     pictures = {
         RIGHT: backdrop.picture([first, second]),
         "copy": Image.fromarray(scene.picture),
