@@ -21,11 +21,3 @@ def paired_difference(score: Score, base: Score) -> Score:
 def standard_error(score: Score) -> float:
     """Of the mean: spread / sqrt(n), as if the values were independent; nan for a single value."""
     return score.spread / math.sqrt(len(score.values))
-
-
-def describe_difference(score: Score, base: Score) -> str:
-    """Such as "-0.120 ± 0.031 (3.9 standard errors)": the mean paired difference, its standard error, and how many it is."""
-    difference = paired_difference(score, base)
-    error = standard_error(difference)
-    ratio = f"{abs(difference.mean) / error:.1f}" if error > 0 else "?"
-    return f"{difference.mean:+.3f} ± {error:.3f} ({ratio} standard errors)"
