@@ -1,5 +1,6 @@
 """The base model of a run: its name is kept beside the run, and its size says which recipe and which scorer suit it."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def recall_model(run_dir) -> str:
 def absolute_model(name: str) -> str:
     """A folder's path that holds everywhere; short names and hub ids as they are."""
     return str(Path(name).resolve()) if name not in SHORT_NAMES and Path(name).is_dir() else name
+
+
+def weights_hash(name: str) -> str | None:
+    """16 hex digits that name the weights of a model's UNet, as they lie on this disk; None for a model of the hub."""
+    digest = hashlib.sha256()
+    files = sorted(Path(SHORT_NAMES.get(name, name), "unet").glob("*.safetensors"))
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16] if files else None
 
 
 def suited_preset(name: str) -> str:

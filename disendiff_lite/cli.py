@@ -88,20 +88,25 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    _add_source(parser)
+    source = _add_source(parser)
+    source.add_argument("--all-pairs", action="store_true", help="every shipped pair, several at a time, and an index page over them")
+    parser.add_argument("--jobs", type=_at_least_one, metavar="N", help="pairs at a time with --all-pairs (default: one a core)")
     parser.add_argument("--model", help="a short name, a folder or a hub id (default: the notebook's)")
     parser.add_argument("--method", help="disendiff, custom_diffusion, dreambooth or textual_inversion")
     parser.add_argument("--seed", type=int, help="of everything that is random")
     _add_settings(parser, "any parameter of the notebooks, such as steps=100")
-    parser.add_argument("--notebooks", default="00_quickstart", help="names with commas between (default 00_quickstart)")
-    parser.add_argument("--run-dir", metavar="FOLDER", help=f"where the report is written (default {DEFAULT_FOLDER})")
+    parser.add_argument("--notebooks", default="00_quickstart", help="names with commas between, or all (default 00_quickstart)")
+    where = f"where the report is written (default {DEFAULT_FOLDER}; runs/all-pairs with a folder a pair for all of them)"
+    parser.add_argument("--run-dir", metavar="FOLDER", help=where)
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def _add_source(parser: argparse.ArgumentParser):
+    """The options that name the picture; returns the group of those of which there must be one."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pair", help="a shipped reference picture, such as cat_dog")
     source.add_argument("--image", metavar="FILE", help="a picture of your own, together with --classes")
     parser.add_argument("--classes", help="what your picture shows, such as cat,dog")
+    return source
 
 
 def _add_model(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -115,7 +120,6 @@ def _add_settings(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _at_least_one(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is too few: give at least 1")
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

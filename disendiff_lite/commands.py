@@ -101,8 +101,44 @@ def score(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace) -> int:
     """Execute notebooks and write the report; prints where it lies. Returns 1 if a cell failed."""
     # papermill and nbconvert take a second to import, which the other verbs should not wait for.
-    from disendiff_lite.notebooks import find_notebooks, notebook_parameters
     from disendiff_lite.report import make_report
+
+    if args.all_pairs:
+        return _report_all(args)
+    if args.jobs is not None:
+        raise UserError("--jobs goes with --all-pairs: a single report has one process.")
+    order = _report_order(args)
+    written = make_report(**vars(order))
+    for failure in written.failures:
+        _say(f"report: {failure}")
+    print(written.path)
+    return 1 if written.failures else 0
+
+
+def _report_all(args: argparse.Namespace) -> int:
+    """Make the reports of all pairs; prints where their index lies. Returns 1 if one failed."""
+    from disendiff_lite.all_pairs import INDEX, default_jobs, make_reports, pair_names
+
+    if args.classes is not None:
+        raise UserError("--classes goes with a picture of your own (--image): the shipped pairs have theirs.")
+    orders = {pair: _report_order(argparse.Namespace(**vars(args) | {"pair": pair})) for pair in pair_names()}
+    folder = next(iter(orders.values())).run_dir.parent
+    given = {name: getattr(args, name) for name in ("model", "method", "seed", "notebooks")}
+    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    options += [f"--set={setting}" for setting in args.settings]
+    jobs = args.jobs or default_jobs(suited_preset(args.model or "emoji") == "emoji")
+    outcomes = make_reports(orders, options, folder, jobs, _say)
+    failed = [pair for pair, outcome in outcomes.items() if outcome.state == "failed"]
+    if failed:
+        _say(f"report: {len(failed)} of {len(outcomes)} pairs failed: {', '.join(failed)}")
+    print(folder / INDEX)
+    return 1 if failed else 0
+
+
+def _report_order(args: argparse.Namespace) -> "Order":
+    """The report that the options ask for, checked before a kernel starts; with --all-pairs that of the pair that they name."""
+    from disendiff_lite.notebooks import check_parameters, find_notebooks, notebook_parameters
+    from disendiff_lite.report import Order
 
     picture, classes, name = _source(args)
     notebooks = [notebook.strip() for notebook in args.notebooks.split(",") if notebook.strip()]
@@ -115,18 +151,18 @@ def report(args: argparse.Namespace) -> int:
         if value is not None and option in parameters:
             raise UserError(f"{option} is given twice: give it as --{option} or with --set, not both.")
     parameters |= {option: value for option, value in own.items() if value is not None}
+    check_parameters(parameters, known)
     # Any preset will do: it is the method and the seed that are checked here, before a kernel starts.
     config = emoji(**{option: parameters[option] for option in ("method", "seed") if option in parameters})
     check_concepts(classes, config.modifiers)
-    folder = _default_folder(name, config.method)
-    run_dir = Path(args.run_dir or folder)
+    title = _default_folder(name, config.method).name
+    if args.all_pairs:
+        run_dir = Path(args.run_dir or _default_folder("all-pairs", config.method), name)
+    else:
+        run_dir = Path(args.run_dir or _default_folder(name, config.method))
     asked = {"picture": picture_hash(picture), "classes": classes, "method": config.method}
     check_same(run_dir, asked | {option: parameters[option] for option in ("seed", "steps") if parameters.get(option)})
-    written = make_report(parameters, run_dir, notebooks, title=folder.name)
-    for failure in written.failures:
-        _say(f"report: {failure}")
-    print(written.path)
-    return 1 if written.failures else 0
+    return Order(parameters, run_dir, tuple(notebooks), title)
 
 
 def _source(args: argparse.Namespace) -> tuple[Image.Image, tuple[str, ...], str]:

@@ -18,10 +18,11 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from papermill.translators import translate_parameters
 from tqdm import tqdm
 
 from disendiff_lite.errors import UserError, first_line
-from disendiff_lite.files import explaining
+from disendiff_lite.files import explaining, write_text
 from disendiff_lite.progress import CHANNEL, clock
 from disendiff_lite.provenance import ROOT
 from disendiff_lite.settings import check_kind, check_name
@@ -49,10 +50,15 @@ class Execution:
 
 
 def find_notebooks(names: Sequence[str]) -> list[Path]:
-    """Paths of notebooks given by name ("00_quickstart") or path. Raises UserError naming the nearest if there is no such one."""
+    """Paths of notebooks given by name ("00_quickstart") or path, or of all of them given as "all" alone.
+
+    Raises UserError naming the nearest if there is no such one.
+    """
     if not names:
         raise UserError("No notebook is chosen: name at least one, for example 00_quickstart.")
     known = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
+    if list(names) == ["all"]:
+        return list(known.values())
     found = []
     for name in names:
         path = Path(name)
@@ -71,8 +77,9 @@ def notebook_parameters(notebook: Path) -> dict:
 
     Raises UserError if the notebook cannot be read, or a default is not a plain value.
     """
-    parameters = {}
-    for name, found in papermill.inspect_notebook(read_notebook(notebook)).items():
+    node, parameters = read_notebook(notebook), {}
+    node.metadata.kernelspec = {"name": "python3", "language": "python"}  # papermill asks for one, and it changes nothing
+    for name, found in papermill.inspect_notebook(node).items():
         try:
             parameters[name] = ast.literal_eval(found["default"])
         except (ValueError, SyntaxError):
@@ -108,6 +115,7 @@ def execute(notebook: Path, parameters: Mapping[str, object], executed: Path, ch
     began = time.monotonic()
     with explaining(executed):  # the troubles of cells and kernels are failures: what is refused is the copy
         failure = _run(node, notebook, parameters, executed, channel, began)
+    _make_portable(executed, parameters)
     return Execution(notebook.stem, executed, time.monotonic() - began, failure)
 
 
@@ -154,6 +162,20 @@ def _run(node, notebook: Path, parameters: Mapping[str, object], executed: Path,
     except RuntimeError as error:
         return Failure("In [*]", "", f"the kernel did not run ({first_line(error)})")
     return None
+
+
+def _make_portable(executed: Path, parameters: Mapping[str, object]) -> None:
+    """Make paths among a copy's parameters relative to its folder, where Jupyter would run it, and drop papermill's note of them."""
+    node = read_notebook(executed)
+    node.metadata.pop("papermill", None)
+    relative = {
+        name: os.path.relpath(value, executed.parent) if isinstance(value, str) and os.path.isabs(value) else value
+        for name, value in parameters.items()
+    }
+    for cell in node.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = translate_parameters("python3", "python", relative, "Parameters")
+    write_text(executed, nbformat.writes(node))
 
 
 class _Shown:

@@ -18,6 +18,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
+from disendiff_lite.files import read_text
 from disendiff_lite.formulas import to_mathml
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -29,12 +30,19 @@ CELLS = """{%- extends 'classic/base.html.j2' -%}
 {% block error %}<details class="code"><summary>the whole traceback</summary>{{ super() }}</details>{% endblock %}
 """
 
+# The frame of an explorer is a page of its own, apart from this one: it tells how high it is, and nothing else passes.
+FIT_FRAME = """addEventListener("message", (event) => {
+  const frame = document.querySelector("iframe.explorer");
+  if (event.source === frame.contentWindow && event.data.explorerHeight > 0) frame.style.height = `${event.data.explorerHeight}px`;
+});"""
+
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #1b1b1b; max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { border-bottom: 1px solid #ccc; padding-bottom: .3rem; }
 section > .cell:first-child h1 { margin-top: 3rem; }
 pre, code { font: 13px/1.45 ui-monospace, monospace; }
 pre { overflow-x: auto; margin: .4rem 0; }
+@media print, (min-width: 60rem) { .output_area pre { white-space: pre-wrap; overflow-wrap: anywhere; } }
 img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .93em; }
 th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
@@ -44,6 +52,8 @@ nav ul { margin: .2rem 0; padding-left: 1.3rem; }
 details.code > summary { color: #888; font-size: .8rem; cursor: pointer; }
 .highlight { background: #f8f8f8; padding: .1rem .6rem; border-radius: 4px; }
 .prompt { display: none; }
+iframe.explorer { width: 100%; height: 40rem; border: 0; }
+@media print { #explorer { display: none; } }
 .failure { background: #fdecea; border-left: 5px solid #c0392b; padding: .6rem 1rem; }
 footer { margin-top: 3rem; border-top: 1px solid #ccc; color: #555; font-size: .85rem; }
 """
@@ -71,6 +81,13 @@ def notebook_section(node: nbformat.NotebookNode, name: str, folder: Path) -> Se
     return Section(title, name, tuple(headings), _offline(html))
 
 
+def explorer_section(path: Path) -> Section:
+    """A page of AttentionRecord.to_html as a part of the page, working and self-contained. Raises UserError if it cannot be read."""
+    title = "Attention maps to explore"
+    frame = f'<iframe class="explorer" title="{title}" sandbox="allow-scripts allow-downloads" srcdoc="{escape(read_text(path))}"></iframe>'
+    return Section(title, "explorer", (), f"<h1>{title}</h1>\n{frame}\n<script>{FIT_FRAME}</script>")
+
+
 def render_page(title: str, sections: Sequence[Section], footer: Sequence[tuple[str, str]], failures: Sequence[str]) -> str:
     """The whole page.
 
@@ -80,6 +97,23 @@ def render_page(title: str, sections: Sequence[Section], footer: Sequence[tuple[
     box = "".join(f'<p class="failure"><strong>This report is not complete.</strong> {escape(text)}</p>' for text in failures)
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in footer)
     parts = "\n".join(f'<section id="{section.anchor}">{section.html}</section>' for section in sections)
+    return html_document(
+        title,
+        f"""<header><h1>{escape(title)}</h1>{box}{_contents(sections)}</header>
+<main>
+{parts}
+</main>
+<footer><table>{rows}</table></footer>""",
+        state=state,
+        style=HtmlFormatter().get_style_defs(".highlight"),
+    )
+
+
+def html_document(title: str, body: str, *, state: str, style: str) -> str:
+    """A whole HTML document in the style of the reports.
+
+    body: HTML. state: "finished" or "failed", as is_finished reads it. style: CSS that is added to that of all pages.
+    """
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -87,14 +121,10 @@ def render_page(title: str, sections: Sequence[Section], footer: Sequence[tuple[
 <meta name="report-state" content="{state}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}{HtmlFormatter().get_style_defs(".highlight")}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
-<header><h1>{escape(title)}</h1>{box}{_contents(sections)}</header>
-<main>
-{parts}
-</main>
-<footer><table>{rows}</table></footer>
+{body}
 </body>
 </html>
 """

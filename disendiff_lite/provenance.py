@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "papermill", "nbconvert")
+LIBRARIES = ("torch", "numpy", "diffusers", "transformers", "peft", "open_clip_torch", "papermill", "nbconvert")
 
 
 def library_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@
     runs/<name>/<notebook>.ipynb       the executed notebooks; <notebook>.partial.ipynb while running, or if a cell failed
     runs/<name>/pictures/              their figures
     runs/<name>/metrics.json           what the notebooks recorded, and a section "report"
+    runs/<name>/attention.html         an explorer, if a notebook writes it with AttentionRecord.to_html: the page's last part
 
 A notebook takes part by a cell tagged "parameters"; its `run_dir` is set to the run's folder, where it trains and writes.
 """
@@ -17,15 +18,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from disendiff_lite.base_model import weights_hash
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import explaining, replacing, write_text
-from disendiff_lite.metrics import record_metrics
+from disendiff_lite.metrics import read_metrics, record_metrics
 from disendiff_lite.notebooks import Execution, check_parameters, execute, find_notebooks, notebook_parameters, read_notebook
-from disendiff_lite.page import is_finished, notebook_section, render_page
+from disendiff_lite.page import explorer_section, is_finished, notebook_section, render_page
 from disendiff_lite.progress import clock, followed
 from disendiff_lite.provenance import git_state, library_versions
 
 NOTEBOOKS = ("00_quickstart",)
+EXPLORER = "attention.html"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A report to be made, the arguments of make_report."""
+
+    parameters: Mapping[str, object]
+    run_dir: Path
+    notebooks: tuple[str, ...]
+    title: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,33 @@ def make_report(
     return _write(executions, paths, defaults, parameters, run_dir, title or run_dir.name, time.monotonic() - began)
 
 
+def is_complete(run_dir) -> bool:
+    """Whether a folder holds a report that was made without a failure, and none was tried since."""
+    noted = read_metrics(run_dir).get("report", {})
+    return is_finished(Path(run_dir, "report.html")) and noted.get("failures") == []
+
+
+def report_differences(order: Order) -> list[str]:
+    """In what the report that a folder holds differs from an order, such as "seed 0 instead of 7"; empty if it would be the same."""
+    paths = find_notebooks(order.notebooks)
+    wanted = _asked(order.parameters, paths, [notebook_parameters(path) for path in paths])
+    noted = read_metrics(order.run_dir).get("report", {})
+    found = {name: noted.get(name) for name in ("notebooks", "weights")} | noted.get("settings", {})
+    wanted = {name: wanted[name] for name in ("notebooks", "weights")} | wanted["settings"]
+    return [
+        "another model" if name == "weights" else f"{name} {found.get(name)!r} instead of {wanted.get(name)!r}"
+        for name in {**wanted, **found}
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def _asked(parameters: Mapping[str, object], paths: Sequence[Path], defaults: Sequence[Mapping[str, object]]) -> dict:
+    """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's value, the model's weights."""
+    everything = {name: value for known in [*defaults, parameters] for name, value in known.items() if name != "run_dir"}
+    settings = {name: _shown(value) for name, value in everything.items()}
+    return {"notebooks": [path.stem for path in paths], "settings": settings, "weights": weights_hash(str(everything.get("model")))}
+
+
 def _execute(notebook: Path, parameters: Mapping[str, object], run_dir: Path, channel: Path) -> Execution:
     partial = run_dir / f"{notebook.stem}.partial.ipynb"
     execution = execute(notebook, parameters, partial, channel)
@@ -93,12 +133,15 @@ def _write(
     sections = [
         notebook_section(node, execution.name, path.parent) for node, execution, path in zip(nodes, executions, paths)
     ]
+    explorer = run_dir / EXPLORER
+    if explorer.is_file() and explorer.stat().st_mtime >= time.time() - seconds - 1:  # none that an earlier run left
+        sections.append(explorer_section(explorer))
     for node, execution in zip(nodes, executions):
         _save_pictures(node, execution.name, run_dir / "pictures")
     failures = tuple(_sentence(execution) for execution in executions if execution.failure is not None)
-    everything = {name: _shown(value) for known in [*defaults, parameters] for name, value in known.items() if name != "run_dir"}
-    facts = _facts(everything, executions, seconds)
-    record_metrics(run_dir, "report", {**facts, "settings": everything, "failures": list(failures)})
+    asked = _asked(parameters, paths, defaults)
+    facts = _facts(asked["settings"], executions, seconds)
+    record_metrics(run_dir, "report", {**facts, **asked, "seconds": round(seconds, 1), "failures": list(failures)})
     path = run_dir / "report.html"
     failed = run_dir / "report-failed.html"
     if failures and is_finished(path):

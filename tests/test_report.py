@@ -90,11 +90,16 @@ def test_a_report_from_two_notebooks(tmp_path, stand_in, capfd):
     assert len(list((run_dir / "pictures").glob("small-*.png"))) == 1
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["stand-in"] == {"steps": 7} and metrics["report"]["settings"]["pair"] == "dog_pig"
+    assert metrics["report"]["notebooks"] == ["failing", "small"] and metrics["report"]["seconds"] > 0
 
     printed = capfd.readouterr()
     assert f"steps 7 {sys.executable}" in printed.out  # live, and in this very Python
     assert "small [0:0" in printed.err and "A figure" in printed.err
     assert "training 3/3" in printed.err
+    # The copy runs again where it lies, and says nothing of this machine's folders.
+    (injected,) = [cell.source for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert 'run_dir = "."' in injected and 'pair = "dog_pig"' in injected and "papermill" not in executed.metadata
+    assert str(tmp_path) not in (run_dir / "small.ipynb").read_text().replace(sys.executable, "")
     assert "training" not in "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
 
 
@@ -138,6 +143,8 @@ def test_parameters_are_read_from_the_notebook(stand_in):
 def test_an_unknown_notebook_names_the_nearest(tmp_path, stand_in, monkeypatch):
     monkeypatch.setattr("disendiff_lite.notebooks.FOLDER", tmp_path)
     assert find_notebooks(["small"]) == [stand_in]
+    other = write_notebook(tmp_path / "a.ipynb")
+    assert find_notebooks(["all"]) == [other, stand_in]
     with pytest.raises(UserError, match="no notebook 'smal': did you mean 'small'"):
         find_notebooks(["smal"])
     with pytest.raises(UserError, match="named twice"):
@@ -147,6 +154,20 @@ def test_an_unknown_notebook_names_the_nearest(tmp_path, stand_in, monkeypatch):
     (tmp_path / "torn.ipynb").write_text("{")
     with pytest.raises(UserError, match="Cannot read the notebook"):
         notebook_parameters(tmp_path / "torn.ipynb")
+
+
+def test_a_parameter_goes_to_those_notebooks_that_have_it(tmp_path):
+    """One that only some of them have is no error; one that none has is."""
+    paths = [tmp_path / f"{name}.ipynb" for name in ("first", "second")]
+    for path, own in zip(paths, ("shared = 1\nlayers = 2", "shared = 1\ncount = 3")):
+        cell = nbformat.v4.new_code_cell(own, metadata={"tags": ["parameters"]})
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("print(vars().get('layers'), shared)")]), path)
+    report = make_report({"layers": 5, "shared": 7}, tmp_path / "run", list(map(str, paths)))
+    assert report.failures == ()
+    printed = [nbformat.read(tmp_path / "run" / path.name, as_version=4).cells[-1].outputs[0].text for path in paths]
+    assert printed == ["5 7\n", "None 7\n"]
+    with pytest.raises(UserError, match="There is no parameter 'layer': did you mean 'layers'"):
+        make_report({"layer": 5}, tmp_path / "run", list(map(str, paths)))
 
 
 def test_a_dead_kernel_is_a_failure_too(tmp_path):
