@@ -139,7 +139,7 @@ def open_progress(label: str, total: int) -> Progress:
         return ChannelProgress(label, total, channel)
     if _in_kernel():
         return DisplayProgress(label, total) if is_watched() else Progress(label, total, _print_line)
-    return BarProgress(label, total) if sys.stderr.isatty() else Progress(label, total, _print_error_line)
+    return BarProgress(label, total) if _in_terminal() else Progress(label, total, _print_error_line)
 
 
 def is_watched() -> bool:
@@ -224,6 +224,15 @@ def _follow(path: Path, over: threading.Event) -> None:
 def _in_kernel() -> bool:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return hasattr(shell, "kernel")
+
+
+def _in_terminal() -> bool:
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return 0 not in os.get_terminal_size(sys.stderr.fileno())  # one without a size, as in some containers, would show no bar
+    except OSError:
+        return True
 
 
 def _print_line(text: str) -> None:

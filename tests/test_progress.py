@@ -74,6 +74,10 @@ def test_which_display(monkeypatch, tmp_path):
     assert type(open_progress("x", 1)) is Progress
     monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: True, raising=False)
     assert type(open_progress("x", 1)) is BarProgress
+    with monkeypatch.context() as patch:  # a terminal without a size, where a bar would never show
+        patch.setattr(progress_module.sys.stderr, "fileno", lambda: 2, raising=False)
+        patch.setattr(progress_module.os, "get_terminal_size", lambda handle: (0, 0))
+        assert type(open_progress("x", 1)) is Progress
     monkeypatch.setattr(progress_module, "_in_kernel", lambda: True)
     for name in progress_module.FRONT_ENDS:
         monkeypatch.delenv(name, raising=False)
