@@ -2,7 +2,9 @@
 # make report PAIR=chair_lamp                 another shipped reference picture
 # make report IMAGE=my.png CLASSES=cat,dog    a picture of your own
 # make report ARGS="--method custom_diffusion"    another method, into runs/cat_dog-custom_diffusion
-# make test                                   the tests
+# make all-pairs                              every shipped pair, and a page over all of them: runs/all-pairs/index.html
+# make notebooks                              execute all notebooks as they are and check them; copies go to runs/ci-notebooks
+# make test                                   all the tests, those of the notebooks among them
 #
 # The first run makes .venv and installs into it; later ones install nothing, until requirements.txt or pyproject.toml change.
 
@@ -17,11 +19,20 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 SOURCE = $(if $(IMAGE),--image "$(IMAGE)" $(if $(CLASSES),--classes "$(CLASSES)"),--pair "$(PAIR)" $(if $(CLASSES),--classes "$(CLASSES)"))
 
-.PHONY: report test install
+# Where the notebooks' tests keep the executed copies.
+export EXECUTED_NOTEBOOKS ?= runs/ci-notebooks
+
+.PHONY: report all-pairs notebooks test install
 .DELETE_ON_ERROR:
 
 report: install
 	@$(VENV)/bin/python -m disendiff_lite report $(SOURCE) $(ARGS)
+
+all-pairs: install
+	@$(VENV)/bin/python -m disendiff_lite report --all-pairs $(ARGS)
+
+notebooks: install
+	@$(VENV)/bin/python -m pytest tests/test_notebooks.py $(ARGS)
 
 test: install
 	@$(VENV)/bin/python -m pytest $(TESTS) $(ARGS)

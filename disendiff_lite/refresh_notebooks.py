@@ -16,6 +16,7 @@ from PIL import Image
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import write_text
 from disendiff_lite.notebooks import FOLDER, execute, find_notebooks, read_notebook
+from disendiff_lite.page import WIDGET
 from disendiff_lite.repository import BADGE, badge, setup_cell
 
 SETUP = "setup"  # the id of the setup cell, by which it is found again
@@ -31,7 +32,10 @@ def shrink_figure(png: str) -> str:
 
 
 def clean_copy(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook as it is committed: without papermill's cell and marks, cells numbered from 1, figures shrunk."""
+    """An executed notebook as it is committed: without papermill's cell and marks, cells numbered from 1, figures shrunk.
+
+    Widgets go, for without a kernel they show an error; the static figure beside each stays.
+    """
     cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     number = 0
     for cell in cells:
@@ -41,6 +45,7 @@ def clean_copy(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
             continue
         number += 1
         cell.execution_count = number
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         for output in cell.outputs:
             output.pop("execution_count", None)
             if output.output_type == "execute_result":
