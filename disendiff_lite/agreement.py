@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from disendiff_lite.config import Config
 from disendiff_lite.map_scores import enlarge, map_iou
-from disendiff_lite.plotting import layer_label
+from disendiff_lite.map_view import layer_label
 from disendiff_lite.recording import AttentionRecord, grid_name, maps_on_picture, mean_maps
 from disendiff_lite.references import Reference
 from disendiff_lite.tokens import compose_prompt, find_positions

@@ -94,8 +94,11 @@ def step_label(record: AttentionRecord, step: int | None) -> str:
 
 
 def layer_label(layer: str) -> str:
-    """A layer's name without what all have in common: "up_blocks.1.attentions.0"."""
-    return layer.removesuffix(".attn2").removesuffix(".transformer_blocks.0")
+    """A layer's name without what all have in common: "up 1.0" for "up_blocks.1.attentions.0.transformer_blocks.0.attn2"."""
+    kind, *parts = layer.split(".")
+    numbers = [part for part in parts if part.isdigit()]
+    # The last number counts the blocks of one transformer, of which Stable Diffusion 1.x and 2.x have one.
+    return " ".join([kind.split("_")[0], ".".join(numbers[:-1])]).strip()
 
 
 def describe(record: AttentionRecord, view: View) -> str:

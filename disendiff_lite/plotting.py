@@ -133,14 +133,6 @@ def outline_cell(picture: Image.Image, cell: tuple[int, int], grid: tuple[int, i
     return framed
 
 
-def layer_label(name: str) -> str:
-    """A layer's long name as a title: "up_blocks.1.attentions.0.transformer_blocks.0.attn2" becomes "up 1.0"."""
-    kind, *parts = name.split(".")
-    numbers = [part for part in parts if part.isdigit()]
-    # The last number counts the blocks of one transformer, of which Stable Diffusion 1.x and 2.x have one.
-    return " ".join([kind.split("_")[0], ".".join(numbers[:-1])])
-
-
 def _picture_panels(
     rows: int, columns: int, ax: Axes | None, *, title_lines: int, extra_width: float = 0.0
 ) -> tuple[Figure, np.ndarray]:

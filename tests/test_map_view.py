@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from disendiff_lite.errors import UserError
-from disendiff_lite.map_view import View, check_records, chosen_words, describe, overlay_opacities, select_maps, word_labels
+from disendiff_lite.map_view import (
+    View,
+    check_records,
+    chosen_words,
+    describe,
+    layer_label,
+    overlay_opacities,
+    select_maps,
+    word_labels,
+)
 from disendiff_lite.plotting import OVERLAY
 
 
@@ -32,7 +41,7 @@ def test_a_view_in_words(new_record):
     record = new_record()
     assert describe(record, View((1,), "16x16")) == "mean of 5 steps, 16x16 maps, mean of 3 layers, mean of 4 heads"
     one = View((1,), "8x8", step=1, layer=1, head=0)
-    assert describe(record, one) == "step 2 of 5, noise level 700, 8x8 maps, up_blocks.1, head 1 of 2"
+    assert describe(record, one) == "step 2 of 5, noise level 700, 8x8 maps, up 1, head 1 of 2"
 
 
 def test_an_overlay_goes_from_the_picture_alone_to_the_map_alone():
@@ -69,3 +78,8 @@ def test_other_grids_heads_names_and_broken_maps_are_refused(new_record):
     broken = {grid: np.where(maps > 0.3, np.nan, maps) for grid, maps in record.maps.items()}
     with pytest.raises(UserError, match="no numbers"):
         check_records(new_record(maps=broken), None, ())
+
+
+def test_layers_have_short_names():
+    assert layer_label("up_blocks.1.attentions.0.transformer_blocks.0.attn2") == "up 1.0"
+    assert layer_label("mid_block.attentions.0.transformer_blocks.0.attn2") == "mid 0"

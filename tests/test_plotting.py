@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from disendiff_lite.errors import UserError
-from disendiff_lite.plotting import layer_label, outline_cell, plot_map_grid, show_maps, show_pictures
+from disendiff_lite.plotting import outline_cell, plot_map_grid, show_maps, show_pictures
 
 WORDS = ("<new1>", "cat", "<new2>", "dog")
 RANDOM = np.random.default_rng(0)
@@ -86,11 +86,6 @@ def test_pictures_and_maps_can_stand_in_a_larger_figure():
     assert pixels(figure).std() > 10
     with pytest.raises(UserError, match="subplots"):
         show_pictures([PICTURE], ax=figure.add_axes((0, 0, 1, 1)))
-
-
-def test_layers_have_short_names():
-    assert layer_label("up_blocks.1.attentions.0.transformer_blocks.0.attn2") == "up 1.0"
-    assert layer_label("mid_block.attentions.0.transformer_blocks.0.attn2") == "mid 0"
 
 
 def test_a_frame_goes_around_the_cell_and_leaves_the_original():
