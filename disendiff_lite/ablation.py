@@ -39,7 +39,8 @@ def ablation_configs(config: Config) -> dict[str, Config]:
 
     Raises UserError if `config` is not DisenDiff with both terms and with suppression: then there is nothing to take away.
     """
-    if not (config.calibration_weight and config.bind_weight and config.separate_weight and config.suppress and config.smooth):
+    terms = (config.calibration_weight, config.bind_weight, config.separate_weight)
+    if not (all(terms) and config.suppress and config.smooth):
         raise UserError("The ablation begins with the whole calibration: give settings in which no part of it is switched off.")
     return {name: dataclasses.replace(config, **changes) for name, changes in VARIANTS.items()}
 
@@ -61,7 +62,7 @@ def train_variants(
     model: as load_pipeline takes it. configs: by name, such as ablation_configs gives. folder: each gets one of its own in it, see
         variant_folder. prior: pictures of the plain classes for all of them, such as shared_prior gives.
 
-    Yields each variant's name and the pipeline that has learned it; only one is in memory at a time, so use it before the next.
+    Yields each variant's name and the pipeline that has learned it. Use it before the next: who keeps none holds two at most.
     """
     for name, config in configs.items():
         pipe = load_pipeline(model)

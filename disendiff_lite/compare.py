@@ -135,4 +135,5 @@ def _pair(mean: float, spread: float, sign: str = "") -> str:
 
 def _table(cells: Mapping[str, Mapping[str, str]]) -> str:
     measures = list(dict.fromkeys(measure for row in cells.values() for measure in row))
-    return text_table([["", *measures], *([name, *(row.get(measure, "-") for measure in measures)] for name, row in cells.items())])
+    lines = [[name, *(row.get(measure, "-") for measure in measures)] for name, row in cells.items()]
+    return text_table([["", *measures], *lines])

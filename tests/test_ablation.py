@@ -25,7 +25,9 @@ def tiny(monkeypatch, new_tiny_pipe):
 def test_each_variant_takes_one_thing_away():
     configs = ablation_configs(QUICK)
     assert list(configs) == list(VARIANTS) and configs["full"] == QUICK
-    changed = {name: {key for key, value in vars(config).items() if value != getattr(QUICK, key)} for name, config in configs.items()}
+    changed = {
+        name: {key for key, value in vars(config).items() if value != getattr(QUICK, key)} for name, config in configs.items()
+    }
     assert changed["without bind"] == {"bind_weight"} and changed["without separate"] == {"separate_weight"}
     assert changed["without suppression"] == {"suppress"}
     assert changed["Custom Diffusion"] == {"method", "calibration_weight"} and not configs["Custom Diffusion"].calibrates
@@ -48,7 +50,8 @@ def test_variants_see_the_same_and_are_loaded_when_finished(tiny, tmp_path):
     assert not any(tmp_path.rglob("prior")) and not any(tmp_path.rglob("checkpoint*"))
     first = [read_losses(variant_folder(tmp_path, name))[0].reconstruction for name in configs]
     assert first[0] == pytest.approx(first[1], rel=1e-5)  # the same pictures, noises and noise levels
-    again = [pipe.text_encoder.get_input_embeddings().weight for _, pipe in train_variants("emoji", REFERENCE, configs, tmp_path, prior)]
+    loaded = train_variants("emoji", REFERENCE, configs, tmp_path, prior)
+    again = [pipe.text_encoder.get_input_embeddings().weight for _, pipe in loaded]
     assert all(old.equal(new) for old, new in zip(rows, again))
 
 
