@@ -62,7 +62,7 @@ def train_variants(
     model: as load_pipeline takes it. configs: by name, such as ablation_configs gives. folder: each gets one of its own in it, see
         variant_folder. prior: pictures of the plain classes for all of them, such as shared_prior gives.
 
-    Yields each variant's name and the pipeline that has learned it. Use it before the next: who keeps none holds two at most.
+    Yields each variant's name and the pipeline that has learned it. Keep none of them: then two at most are in memory.
     """
     for name, config in configs.items():
         pipe = load_pipeline(model)
