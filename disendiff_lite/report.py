@@ -103,10 +103,19 @@ def report_differences(order: Order) -> list[str]:
 
 
 def _asked(parameters: Mapping[str, object], paths: Sequence[Path], defaults: Sequence[Mapping[str, object]]) -> dict:
-    """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's value, the model's weights."""
-    everything = {name: value for known in [*defaults, parameters] for name, value in known.items() if name != "run_dir"}
-    settings = {name: _shown(value) for name, value in everything.items()}
-    return {"notebooks": [path.stem for path in paths], "settings": settings, "weights": weights_hash(str(everything.get("model")))}
+    """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's value, the model's weights.
+
+    A parameter whose value is not the same in all notebooks that have it is listed for each, as "00_quickstart.count".
+    """
+    values = [{name: parameters.get(name, value) for name, value in known.items() if name != "run_dir"} for known in defaults]
+    settings = {}
+    for path, known in zip(paths, values):
+        for name, value in known.items():
+            same = all(other.get(name, value) == value for other in values)
+            settings[name if same else f"{path.stem}.{name}"] = _shown(value)
+    models = {str(known["model"]) for known in values if "model" in known}
+    weights = [weights_hash(model) for model in sorted(models)]
+    return {"notebooks": [path.stem for path in paths], "settings": settings, "weights": weights}
 
 
 def _execute(notebook: Path, parameters: Mapping[str, object], run_dir: Path, channel: Path) -> Execution:

@@ -34,8 +34,8 @@ import sys
 if "COLAB_RELEASE_TAG" in os.environ:
     home = "/content/{NAME}"
     if not os.path.exists(home):
-        source = ["--branch", "{tag()}", "{ADDRESS}"]
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", *source, home], check=True)
+        clone = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1", "--branch", "{tag()}"]
+        subprocess.run([*clone, "{ADDRESS}", home], check=True)
     os.chdir(f"{{home}}/notebooks")
     sys.path.insert(0, home)
     from disendiff_lite.colab import install_missing

@@ -159,13 +159,15 @@ def test_an_unknown_notebook_names_the_nearest(tmp_path, stand_in, monkeypatch):
 def test_a_parameter_goes_to_those_notebooks_that_have_it(tmp_path):
     """One that only some of them have is no error; one that none has is."""
     paths = [tmp_path / f"{name}.ipynb" for name in ("first", "second")]
-    for path, own in zip(paths, ("shared = 1\nlayers = 2", "shared = 1\ncount = 3")):
+    for path, own in zip(paths, ("shared = 1\nlayers = 2\nseed = 1", "shared = 1\ncount = 3\nseed = 2")):
         cell = nbformat.v4.new_code_cell(own, metadata={"tags": ["parameters"]})
         nbformat.write(nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("print(vars().get('layers'), shared)")]), path)
     report = make_report({"layers": 5, "shared": 7}, tmp_path / "run", list(map(str, paths)))
     assert report.failures == ()
     printed = [nbformat.read(tmp_path / "run" / path.name, as_version=4).cells[-1].outputs[0].text for path in paths]
     assert printed == ["5 7\n", "None 7\n"]
+    shown = read_metrics(tmp_path / "run")["report"]["settings"]
+    assert shown == {"shared": 7, "layers": 5, "first.seed": 1, "second.seed": 2, "count": 3}
     with pytest.raises(UserError, match="There is no parameter 'layer': did you mean 'layers'"):
         make_report({"layer": 5}, tmp_path / "run", list(map(str, paths)))
 
