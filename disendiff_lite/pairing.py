@@ -1,4 +1,4 @@
-"""Runs compared picture by picture: as all of them draw from the same noises, what differs is the run and not the luck of a seed."""
+"""Runs compared picture by picture: all of them draw from the same noises, so what differs is the run, not the luck of a seed."""
 
 import math
 
@@ -9,7 +9,9 @@ from disendiff_lite.scores import Score
 def paired_difference(score: Score, base: Score) -> Score:
     """score - base, value by value.
 
-    Both must have their values in the same order: picture i from the same seed and prompt. Raises UserError if their numbers differ.
+    Both must have their values in the same order: picture i from the same seed and prompt.
+
+    Raises UserError if their numbers differ.
     """
     if len(score.values) != len(base.values):
         raise UserError(

@@ -22,7 +22,8 @@ def looked() -> LookedAt:
     maps[:, 1, 0, 1::2] += masks * 0.05
     maps[:, 0, 0, 1::2] += masks[::-1] * 0.01
     words = ("<new1>", "cat", "<new2>", "dog")
-    record = AttentionRecord("", words, (1, 2, 3, 4), ("",) * 4, (1, 2), np.asarray(reference.picture), {"64x64": LAYERS}, {"64x64": maps})
+    picture = np.asarray(reference.picture)
+    record = AttentionRecord("", words, (1, 2, 3, 4), ("",) * 4, (1, 2), picture, {"64x64": LAYERS}, {"64x64": maps})
     return LookedAt(reference, record)
 
 
