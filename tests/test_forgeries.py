@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from disendiff_lite.emoji_world.forgeries import RIGHT, forge_alone, forge_together
+from disendiff_lite.errors import UserError
 from disendiff_lite.references import load_reference, reference_names
 
 PAIRS = [name for name in reference_names() if len(load_reference(name).classes) == 2]
@@ -38,3 +39,9 @@ def test_a_thing_alone_is_compared_with_the_other():
 def test_the_seed_decides():
     once, again, other = (forge_together("cow_bird", seed=seed).pictures["strangers"] for seed in (1, 1, 2))
     assert np.array_equal(pixels(once), pixels(again)) and not np.array_equal(pixels(once), pixels(other))
+
+
+@pytest.mark.parametrize("name", ["cat_dog_bird", "zebra_lion"])
+def test_only_pairs_are_forged(name):
+    with pytest.raises(UserError, match="such as cat_dog"):
+        forge_together(name, seed=0)

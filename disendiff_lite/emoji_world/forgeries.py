@@ -14,6 +14,7 @@ from disendiff_lite.emoji_world.backgrounds import PHRASES
 from disendiff_lite.emoji_world.references import PAIRS, draw
 from disendiff_lite.emoji_world.scenes import Scene, Thing, render
 from disendiff_lite.emoji_world.views import mean_colour, random_individual
+from disendiff_lite.errors import UserError
 from disendiff_lite.tokens import class_caption
 
 RIGHT = "as asked"
@@ -34,13 +35,13 @@ class Forgeries:
 def forge_together(name: str, seed: int) -> Forgeries:
     """Pictures of both things of a reference pair, asked for in a place where the reference does not show them.
 
-    name: of a shipped pair. seed: of backgrounds and strangers.
+    name: of a shipped pair. seed: of backgrounds and strangers. Raises UserError if it is not a pair.
 
     By name: RIGHT, the two individuals in that place; "copy", the reference itself, whose place is another; "blended", each thing
     a double exposure of both; "colours swapped", each in the other's mean colour; "strangers", other individuals of the same
     classes; "other classes", the individuals of a pair that shares no class with this one.
     """
-    scene, rng = draw(name), np.random.default_rng(seed)
+    scene, rng = _draw_pair(name), np.random.default_rng(seed)
     place = next(other for other in PHRASES if other != scene.place)
     first, second = scene.things
     backdrop = _Backdrop(place, int(rng.integers(2**32)))
@@ -68,7 +69,7 @@ def forge_alone(name: str, index: int, seed: int) -> Forgeries:
     By name: RIGHT; "blended", a double exposure of it and the other thing; "the other's colour", in the mean colour of the other;
     "stranger", another individual of its class; "the other", the other thing in its stead.
     """
-    scene, rng = draw(name), np.random.default_rng(seed)
+    scene, rng = _draw_pair(name), np.random.default_rng(seed)
     place = next(other for other in PHRASES if other != scene.place)
     own, other = (replace(scene.things[i], centre=CENTRE, size=SIZE) for i in (index, 1 - index))
     backdrop = _Backdrop(place, int(rng.integers(2**32)))
@@ -80,6 +81,12 @@ def forge_alone(name: str, index: int, seed: int) -> Forgeries:
         "the other": backdrop.picture([other]),
     }
     return Forgeries(_prompt([own], place), pictures)
+
+
+def _draw_pair(name: str) -> Scene:
+    if name not in PAIRS or len(PAIRS[name]) != 3:  # a place and two things
+        raise UserError(f"{name} is not a shipped pair, and answers can be forged for those alone: choose one, such as cat_dog.")
+    return draw(name)
 
 
 @dataclass(frozen=True)
