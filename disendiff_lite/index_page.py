@@ -20,7 +20,8 @@ from disendiff_lite.page import html_document
 from disendiff_lite.progress import clock
 
 # The figures that the page shows: the first of each cell with such an id, whatever notebook it is in.
-FIGURES = {"drawn": "drawn after training", "maps-after": "maps before and after training"}
+FIGURES = {"drawn": "drawn: both, then each alone", "maps-after": "maps before and after training"}
+STATES = {"kept": "finished before"}  # states of which the page says more than their word
 HEIGHT = 150  # px of a picture on the page
 # What each column of numbers means.
 COLUMNS = {
@@ -58,14 +59,14 @@ BODY = """<header><h1>{{ title }}</h1><p>{{ summary }}</p></header>
 </thead>
 <tbody>
 {% for row in rows %}<tr><th>{{ row.pair }}{% for text, target in row.links.items() %}<br><a href="{{ target }}">{{ text }}</a>
-{%- endfor %}{% if row.state == "kept" %}<br><span class="note">made before</span>{% endif %}</th>
+{%- endfor %}{% if row.state in STATES %}<br><span class="note">{{ STATES[row.state] }}</span>{% endif %}</th>
 <td><img class="reference" src="{{ row.reference }}" alt="reference picture of {{ row.pair }}"></td>
 {% if row.seconds is none %}<td class="{{ row.state }}" colspan="{{ columns | length + 1 + figures | length }}">
 <strong>{{ row.state }}</strong>{{ ": " + row.reason if row.reason }}</td>
 {% else %}{% for column in columns %}<td class="number">{{ shown(row.numbers.get(column)) }}</td>{% endfor %}
 <td class="number">{{ clock(row.seconds) }}</td>
-{% for name in figures %}<td>{% if name in row.figures %}<img src="{{ row.figures[name] }}" alt="{{ FIGURES[name] }}: {{ row.pair }}">
-{%- endif %}</td>{% endfor %}{% endif %}</tr>
+{% for name in figures %}<td>{% if name in row.figures %}<a href="{{ row.pair }}/report.html"><img src="{{ row.figures[name] }}"
+ alt="{{ FIGURES[name] }} ({{ row.pair }})"></a>{% endif %}</td>{% endfor %}{% endif %}</tr>
 {% endfor %}</tbody>
 {% if complete | length > 1 %}<tfoot>
 {% for name, measure in {"mean": mean, "standard deviation": stdev}.items() %}<tr><th colspan="2">{{ name }}
@@ -146,11 +147,11 @@ def write_index(path: Path, title: str, rows: Sequence[Row], facts: Mapping[str,
 
     body = Environment(autoescape=True).from_string(BODY).render(
         title=title, rows=rows, complete=complete, columns=columns, facts=facts, over=over, clock=clock, shown=_shown,
-        FIGURES=FIGURES, COLUMNS=COLUMNS, mean=statistics.mean, stdev=statistics.stdev,
+        FIGURES=FIGURES, STATES=STATES, COLUMNS=COLUMNS, mean=statistics.mean, stdev=statistics.stdev,
         groups=[(group, sum(other == group for other, _ in columns)) for group in groups],
         figures=[name for name in FIGURES if any(name in row.figures for row in rows)],
         seconds=[row.seconds for row in complete],
-        summary=f"{len(rows)} pairs: " + ", ".join(f"{count} {state}" for state, count in states.items()) + ".",
+        summary=f"{len(rows)} pairs: " + ", ".join(f"{count} {STATES.get(state, state)}" for state, count in states.items()) + ".",
     )
     state = "finished" if len(complete) == len(rows) else "failed"
     write_text(path, html_document(title, body, state=state, style=STYLE))

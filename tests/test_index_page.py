@@ -58,13 +58,13 @@ def test_the_table(tmp_path, row_of):
     rows = [row_of("one", "finished"), row_of("two", "kept", 0.4), row_of("three", "failed", 9.0, "<In [3]> failed")]
     write_index(tmp_path / "index.html", "All", rows, {"commit": "abc"})
     html = (tmp_path / "index.html").read_text()
-    assert "3 pairs: 1 finished, 1 kept, 1 failed." in html and "&lt;In [3]&gt; failed" in html and "made before" in html
+    assert "3 pairs: 1 finished, 1 finished before, 1 failed." in html and "&lt;In [3]&gt; failed" in html
     assert 'href="one/report.html"' in html and 'src="http' not in html
     foot = html[html.index("<tfoot>") :]
     assert foot.count("over 2 pairs") == 2
     assert ">0.60<" in foot and ">0.14<" in foot  # mean and standard deviation of 0.5 and 0.7, without the failed one's number
     assert ">2:00<" in foot and ">0.00<" in foot
-    assert html.count("maps before and after training: ") == 2 and "drawn after training" not in html
+    assert html.count('alt="maps before and after training (') == 2 and "drawn" not in html
 
 
 def test_pictures_are_small(row_of):
