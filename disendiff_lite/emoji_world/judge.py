@@ -38,7 +38,7 @@ SIZE_UNIT = 32.0  # pixels
 class Findings:
     """What the judge sees in B pictures, for C classes in the order of `classes()`."""
 
-    areas: np.ndarray  # (B, C): cells of the 8x8 grid that the class covers, summed probabilities
+    areas: np.ndarray  # (B, C): cells of the 8x8 grid in which nothing is likelier than the class
     colours: np.ndarray  # (B, C): index in COLOUR_WORDS of the nearest colour word, of the object of that class if there is one
     accessories: np.ndarray  # (B, C): index in ACCESSORIES
     sizes: np.ndarray  # (B, C): longest side, pixels
@@ -104,12 +104,14 @@ def judge_pictures(judge: Judge, pictures: np.ndarray) -> Findings:
     cells, picture = (torch.cat(parts) for parts in zip(*map(judge, x.split(64))))
     design, colour, worn, size = cells.flatten(2).split(CELL_SPLIT, dim=1)  # (B, ..., 64)
     belongs = torch.tensor([[float(d.class_ == name) for d in designs()] for name in classes()])  # (C, designs)
-    share = belongs @ design.softmax(dim=1)[:, :NOTHING]  # (B, C, 64)
-    areas = share.sum(dim=2)  # (B, C)
+    likely = design.softmax(dim=1)  # (B, designs + 1, 64)
+    share = belongs @ likely[:, :NOTHING]  # (B, C, 64)
+    best = torch.cat([share, likely[:, NOTHING:]], dim=1).argmax(dim=1)  # (B, 64)
+    areas = F.one_hot(best, len(classes()) + 1)[..., :-1].sum(dim=1)  # (B, C)
 
     def vote(values: torch.Tensor) -> torch.Tensor:
         # Each cell says what it sees, (B, V, 64), as far as it belongs to the class: (B, C, V).
-        return (share @ values.transpose(1, 2)) / areas[..., None].clamp_min(1e-6)
+        return (share @ values.transpose(1, 2)) / share.sum(dim=2, keepdim=True).clamp_min(1e-6)
 
     place, style = picture.split(PICTURE_SPLIT, dim=1)
     return Findings(
@@ -178,10 +180,9 @@ def through_autoencoder(pictures: np.ndarray, vae: AutoencoderKL, rng: np.random
     return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def train_judge(views: Views, *, steps: int, seed: int) -> Judge:
-    """Train for `steps` batches on the CPU, printing progress."""
-    torch.manual_seed(seed)
-    judge = Judge().to(memory_format=torch.channels_last)
+def train_judge(judge: Judge, views: Views, *, steps: int, seed: int) -> None:
+    """Train a judge in place for `steps` batches on the CPU, printing progress; it ends in eval mode."""
+    judge.to(memory_format=torch.channels_last).train()
     forward = torch.compile(judge)
     optimiser = torch.optim.AdamW(judge.parameters(), LEARNING_RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.05, final_div_factor=100)
@@ -200,16 +201,17 @@ def train_judge(views: Views, *, steps: int, seed: int) -> Judge:
         if (step + 1) % 100 == 0 or step == steps - 1:
             eta = (time.perf_counter() - started) / (step + 1) * (steps - step - 1) / 60
             print(f"judge step {step + 1}/{steps}  loss {average:.3f}  ETA {eta:.1f} min", flush=True)
-    return judge.eval()
+    judge.eval()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder where the drawn pictures are kept")
     parser.add_argument("--out", type=Path, default=JUDGE, help="where the judge goes (default: %(default)s)")
+    parser.add_argument("--start", type=Path, help="a trained judge to start from instead of from nothing")
     parser.add_argument("--vae", type=Path, default=DATA.parent / "emoji-diffusion" / "vae",
                         help="autoencoder through which a quarter of the pictures go (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--groups", type=int, default=16_000, help="groups of individuals to draw (default: %(default)s)")
+    parser.add_argument("--groups", type=int, default=32_000, help="groups of individuals to draw (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=6_000, help="batches of 32 pictures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -219,7 +221,10 @@ def main() -> None:
     for start in range(0, len(views) // 2, 50):
         part = slice(start, start + 50)
         views.pictures[part, 1] = through_autoencoder(views.pictures[part, 1], vae, np.random.default_rng([options.seed, start]))
-    judge = train_judge(views, steps=options.steps, seed=options.seed)
+    torch.manual_seed(options.seed)
+    judge = load_judge(options.start) if options.start else Judge()
+    # A judge that is trained on sees other batches than before.
+    train_judge(judge, views, steps=options.steps, seed=options.seed + bool(options.start))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}, options.out)
 
