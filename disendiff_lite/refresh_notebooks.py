@@ -13,9 +13,10 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.errors import UserError
 from disendiff_lite.files import write_text
-from disendiff_lite.notebooks import FOLDER, execute, find_notebooks, read_notebook
+from disendiff_lite.notebooks import execute, find_notebooks, read_notebook
 from disendiff_lite.page import WIDGET
 from disendiff_lite.repository import BADGE, badge, setup_cell
 
@@ -95,7 +96,7 @@ def _write(notebook: Path, node: nbformat.NotebookNode) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=sorted(path.stem for path in FOLDER.glob("*.ipynb")))
+    parser.add_argument("names", nargs="*", default=["all"])
     parser.add_argument("--stamp", action="store_true", help="write the badge and the setup cell, and execute nothing")
     args = parser.parse_args()
     for path in find_notebooks(args.names):
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
