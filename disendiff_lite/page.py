@@ -43,6 +43,7 @@ section > .cell:first-child h1 { margin-top: 3rem; }
 pre, code { font: 13px/1.45 ui-monospace, monospace; }
 pre { overflow-x: auto; margin: .4rem 0; }
 @media print, (min-width: 60rem) { .output_area pre { white-space: pre-wrap; overflow-wrap: anywhere; } }
+@media print { .output_area pre { font-size: 9.5px; } }
 img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .93em; }
 th, td { border: 1px solid #ddd; padding: .25rem .6rem; text-align: left; }
