@@ -76,6 +76,9 @@ def make_reports(
             say(f"{pair}: made before with {', '.join(differences)}, so it is made again")
     try:
         _run({pair: order for pair, order in orders.items() if outcomes[pair].state != "kept"}, options, jobs, outcomes, say)
+    except KeyboardInterrupt:
+        say(f"what was finished is listed in {Path(folder, INDEX)}")
+        raise
     finally:
         _write_index(Path(folder), orders, outcomes)
     return outcomes
@@ -85,6 +88,8 @@ def _run(orders: Mapping[str, Order], options: Sequence[str], jobs: int, outcome
     """Make the reports, and note each outcome as soon as it is known."""
     waiting, running, began = list(orders), {}, time.monotonic()
     threads = max(1, _cores() // max(1, min(jobs, len(orders))))
+    # Also when the terminal closes or a time limit ends us, no process may stay behind and go on computing.
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -108,6 +113,8 @@ def _run(orders: Mapping[str, Order], options: Sequence[str], jobs: int, outcome
             process.send_signal(signal.SIGINT)
         for process, _ in running.values():
             process.wait()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _start(command: Sequence[str], run_dir: Path, threads: int) -> subprocess.Popen:

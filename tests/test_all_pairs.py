@@ -1,5 +1,7 @@
 """All pairs: each report in a process of its own; failures, what is finished and interruptions leave the others alone."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -109,7 +111,8 @@ def test_every_kind_of_end_has_its_reason(code, reason, stand_in, tmp_path, monk
     assert reason in (tmp_path / "index.html").read_text()
 
 
-def test_an_interruption_ends_the_processes_and_leaves_an_index(stand_in, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_processes_and_leaves_an_index(number, stand_in, tmp_path, monkeypatch):
     code = (
         "import pathlib, sys, time\ntry:\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    pathlib.Path(sys.argv[1], 'saved').touch()"
@@ -121,11 +124,12 @@ def test_an_interruption_ends_the_processes_and_leaves_an_index(stand_in, tmp_pa
         said.append(line)
         if line == "chair_lamp: started":
             time.sleep(1)  # until the processes are far enough to be interrupted in their work
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
         make_reports(orders_in(tmp_path, stand_in, [*PAIRS, "dog_pig"]), [], tmp_path, 2, say)
-    assert said[-1] == "stopping cat_dog, chair_lamp: what they have is kept"
+    assert said[-2] == "stopping cat_dog, chair_lamp: what they have is kept" and "index.html" in said[-1]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert all((tmp_path / pair / "saved").exists() for pair in PAIRS) and not (tmp_path / "dog_pig").exists()
     assert "3 not made" in (tmp_path / "index.html").read_text()
 
