@@ -5,12 +5,11 @@ L_bind, `separate_weight=0.0` without L_s&s, `suppress=False` without suppressio
 """
 
 import dataclasses
-import difflib
 import json
 import math
 from dataclasses import dataclass
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, check_name
 from disendiff_lite.files import read_text, write_text
 
 METHODS = ("disendiff", "custom_diffusion", "dreambooth", "textual_inversion")
@@ -167,9 +166,7 @@ def _preset(name: str, base: dict, changes: dict) -> Config:
 def _check_names(settings: dict) -> None:
     known = [field.name for field in dataclasses.fields(Config)]
     for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-            raise UserError(f"There is no setting {name!r}: did you mean {near!r}?")
+        check_name(str(name), known, "setting")
 
 
 def _checked(field: dataclasses.Field, value):

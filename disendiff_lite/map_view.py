@@ -9,9 +9,8 @@ from textwrap import shorten
 
 import numpy as np
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, check_name
 from disendiff_lite.recording import AttentionRecord, mean_maps
-from disendiff_lite.settings import check_name
 
 STRENGTH = 0.6  # of the maps over the picture, unless it is chosen: about that of the static figures
 

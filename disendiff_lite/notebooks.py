@@ -21,11 +21,11 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import translate_parameters
 from tqdm import tqdm
 
-from disendiff_lite.errors import UserError, first_line
+from disendiff_lite.errors import UserError, check_name, first_line
 from disendiff_lite.files import explaining, write_text
 from disendiff_lite.progress import CHANNEL, clock
 from disendiff_lite.provenance import ROOT
-from disendiff_lite.settings import check_kind, check_name
+from disendiff_lite.settings import check_kind
 
 FOLDER = ROOT / "notebooks"
 

@@ -2,11 +2,10 @@
 
 import ast
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 
 from disendiff_lite.config import Config
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, check_name
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "words with commas between"}
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -62,14 +61,6 @@ def check_kind(name: str, value, kind: type) -> None:
     allowed = {float: (int, float), type(None): (object,)}.get(kind, (kind,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind in (int, float)):
         raise UserError(f"{name} must be {kind_name(kind)}, not {value!r}.")
-
-
-def check_name(name: str, known: Sequence[str] | Mapping, what: str) -> None:
-    """Raise UserError, which names the nearest one, if `name` is not among the known names."""
-    if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-        mend = f"did you mean {near[0]!r}?" if near else "leave it out, there are none."
-        raise UserError(f"There is no {what} {name!r}: {mend}")
 
 
 def kind_name(kind: type) -> str:

@@ -1,11 +1,10 @@
 """One safetensors file that holds a pretraining's models, its optimiser and its step; written whole or not at all."""
 
-import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+
+from disendiff_lite.files import read_tensors, write_tensors
 
 
 def save_state(path: Path, models: dict[str, torch.nn.Module], optimiser: torch.optim.Optimizer, step: int) -> None:
@@ -14,18 +13,14 @@ def save_state(path: Path, models: dict[str, torch.nn.Module], optimiser: torch.
     for index, moments in optimiser.state_dict()["state"].items():
         tensors.update({f"optimiser.{index}.{key}": value for key, value in moments.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file({key: value.contiguous().clone() for key, value in tensors.items()}, temporary, metadata={"step": str(step)})
-    os.replace(temporary, path)
+    write_tensors(path, {key: value.clone() for key, value in tensors.items()}, {"step": step})
 
 
 def load_state(path: Path, models: dict[str, torch.nn.Module], optimiser: torch.optim.Optimizer) -> int:
     """Put a saved state back into the models and the optimiser; returns the steps done, 0 when there is no file."""
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-    tensors = load_file(path)
+    tensors, header = read_tensors(path)
     for name, model in models.items():
         prefix = f"{name}."
         model.load_state_dict({key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)})
@@ -36,4 +31,4 @@ def load_state(path: Path, models: dict[str, torch.nn.Module], optimiser: torch.
             moments.setdefault(int(index), {})[name] = value
     if moments:
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    return step
+    return header["step"]
