@@ -28,7 +28,9 @@ def shrink_figure(png: str) -> str:
     """A base64 PNG with a palette of FIGURE_COLOURS."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     small = io.BytesIO()
-    picture.quantize(FIGURE_COLOURS, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
+    # The palette spans the colours there are: the default one spends itself on large areas and flattens pictures and maps.
+    palette = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": 3, "dither": Image.Dither.NONE}
+    picture.quantize(FIGURE_COLOURS, **palette).save(small, format="PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 
