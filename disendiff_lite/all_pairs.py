@@ -68,14 +68,16 @@ def make_reports(
     """
     outcomes = {pair: Outcome("not made") for pair in orders}
     for pair, order in orders.items():
-        differences = report_differences(order) if is_complete(order.run_dir) else ["nothing complete"]
-        if not differences:
+        if not is_complete(order.run_dir):
+            continue
+        if differences := report_differences(order):
+            say(f"{pair}: made before with {', '.join(differences)}, so it is made again")
+        else:
             outcomes[pair] = Outcome("kept")
             say(f"{pair}: finished before, kept")
-        elif is_complete(order.run_dir):
-            say(f"{pair}: made before with {', '.join(differences)}, so it is made again")
+    wanted = {pair: order for pair, order in orders.items() if outcomes[pair].state != "kept"}
     try:
-        _run({pair: order for pair, order in orders.items() if outcomes[pair].state != "kept"}, options, jobs, outcomes, say)
+        _run(wanted, options, jobs, outcomes, say)
     except KeyboardInterrupt:
         say(f"what was finished is listed in {Path(folder, INDEX)}")
         raise

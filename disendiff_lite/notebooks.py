@@ -78,7 +78,8 @@ def notebook_parameters(notebook: Path) -> dict:
     Raises UserError if the notebook cannot be read, or a default is not a plain value.
     """
     node, parameters = read_notebook(notebook), {}
-    node.metadata.kernelspec = {"name": "python3", "language": "python"}  # papermill asks for one, and it changes nothing
+    # papermill asks for one; it decides nothing, for the kernel is this Python.
+    node.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
     for name, found in papermill.inspect_notebook(node).items():
         try:
             parameters[name] = ast.literal_eval(found["default"])
