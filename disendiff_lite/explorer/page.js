@@ -103,10 +103,10 @@ async function start() {
   fillControls();
   let shown = show(numbers, cards);
   const update = () => (shown = show(numbers, cards));
-  found("controls").addEventListener("input", (event) => {
-    if (event.target.id === "grid") offerLayers();
-    update();
-  });
+  found("grid").addEventListener("change", offerLayers);
+  for (const control of found("controls").elements) {
+    control.addEventListener(control.tagName === "SELECT" ? "change" : "input", update);
+  }
   found("controls").addEventListener("submit", (event) => event.preventDefault());
   found("save").addEventListener("click", () => savePicture(shown));
   makePlayable(update);
