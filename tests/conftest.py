@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import signal
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from disendiff_lite.emoji_world.architecture import new_scheduler
 from disendiff_lite.recording import AttentionRecord
 from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WIDTH = 32  # channels of the text encoder's output
 
