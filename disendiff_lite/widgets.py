@@ -102,36 +102,33 @@ class AttentionExplorer(ipywidgets.VBox):
     def _make_controls(self, record: AttentionRecord, words: Sequence[int]) -> None:
         self._chips = [
             ipywidgets.ToggleButton(
-                value=place in words,
-                description=f"{label} · {role}" if role else label,
-                button_style=CHIP_STYLES[role],
-                layout={"width": "auto"},
+                value=place in words, description=f"{label} · {role}" if role else label, layout={"width": "auto"}
             )
             for place, (label, role) in enumerate(zip(word_labels(record), record.roles))
         ]
         steps = [(step_label(record, step), MEAN if step is None else step) for step in (None, *range(len(record.times)))]
-        self._step = ipywidgets.SelectionSlider(options=steps, description="step", layout={"width": "34em"})
         self._play = ipywidgets.Play(min=0, max=len(record.times), interval=PLAY_EVERY, layout={"width": "auto"})
-        self._grid = ipywidgets.Dropdown(options=list(record.maps), description="grid", layout={"width": "11em"})
-        self._layer = ipywidgets.Dropdown(description="layer", layout={"width": "23em"})
-        self._head = ipywidgets.Dropdown(description="head", layout={"width": "13em"})
-        self._strength = ipywidgets.FloatSlider(STRENGTH, min=0, max=1, step=0.05, description="overlay", layout={"width": "22em"})
+        self._step = _described(ipywidgets.SelectionSlider, "step", "26em", options=steps, readout=False)
+        self._said = ipywidgets.Label()  # the slider's own readout would be cut
+        self._grid = _described(ipywidgets.Dropdown, "grid", "9em", options=list(record.maps))
+        self._layer = _described(ipywidgets.Dropdown, "layer", "22em", options=self._layers())
+        self._head = _described(ipywidgets.Dropdown, "head", "12em", options=self._heads())
+        self._strength = _described(ipywidgets.FloatSlider, "overlay", "20em", value=STRENGTH, min=0, max=1, step=0.05)
         scales = [("one for all maps", True), ("each map its own", False)]
-        self._shared = ipywidgets.Dropdown(options=scales, description="colour scale", layout={"width": "18em"})
-        self._path = ipywidgets.Text("attention.png", description="file", layout={"width": "22em"})
+        self._shared = _described(ipywidgets.Dropdown, "colour scale", "18em", options=scales)
+        self._path = _described(ipywidgets.Text, "file", "20em", value="attention.png")
         self._save = ipywidgets.Button(description="save picture", icon="download")
         self._message = ipywidgets.Label()
-        self._offer_layers()
 
     def _rows(self) -> list[ipywidgets.Box]:
-        wrapped = {"flex_flow": "row wrap"}
         grid = [self._grid] if len(self._grid.options) > 1 else []
-        return [
-            ipywidgets.Box(self._chips, layout=wrapped),
-            ipywidgets.Box([self._step, self._play], layout=wrapped),
-            ipywidgets.Box([*grid, self._layer, self._head], layout=wrapped),
-            ipywidgets.Box([self._strength, self._shared], layout=wrapped),
-        ]
+        rows = (
+            self._chips,
+            [self._play, self._step, self._said],
+            [*grid, self._layer, self._head],
+            [self._strength, self._shared],
+        )
+        return [ipywidgets.Box(row, layout={"flex_flow": "row wrap", "grid_gap": "0 12px"}) for row in rows]
 
     def _observe(self) -> None:
         ipywidgets.link((self._play, "value"), (self._step, "index"))
@@ -140,24 +137,29 @@ class AttentionExplorer(ipywidgets.VBox):
             control.observe(self._draw, "value")
         self._save.on_click(self._save_picture)
 
-    def _offer_layers(self) -> None:
-        """Layers and heads that the chosen grid has."""
-        record, grid = self._records[0], self._grid.value
-        layers = [(layer_label(name), number) for number, name in enumerate(record.layers[grid])]
-        self._layer.options = [(f"mean of {len(layers)}", MEAN), *layers]
-        heads = record.maps[grid].shape[2]
-        self._head.options = [(f"mean of {heads}", MEAN), *((f"{number + 1} of {heads}", number) for number in range(heads))]
+    def _layers(self) -> list[tuple[str, str | int]]:
+        """The choices of layers that the chosen grid has."""
+        layers = self._records[0].layers[self._grid.value]
+        return [(f"mean of {len(layers)}", MEAN), *((layer_label(name), number) for number, name in enumerate(layers))]
+
+    def _heads(self) -> list[tuple[str, str | int]]:
+        heads = self._records[0].maps[self._grid.value].shape[2]
+        return [(f"mean of {heads}", MEAN), *((f"{number + 1} of {heads}", number) for number in range(heads))]
 
     def _change_grid(self, _) -> None:
-        choices = (self._layer, self._head)
+        choices = {self._layer: self._layers(), self._head: self._heads()}
         for control in choices:  # else a picture would be drawn of a layer or head that the new grid may not have
             control.unobserve(self._draw, "value")
-        self._offer_layers()
-        for control in choices:
+        for control, options in choices.items():
+            control.options, control.value = options, MEAN
             control.observe(self._draw, "value")
         self._draw()
 
     def _draw(self, _=None) -> None:
+        self._said.value = self._step.label
+        for chip, role in zip(self._chips, self._records[0].roles):
+            chip.icon = "check" if chip.value else ""
+            chip.button_style = CHIP_STYLES[role] if chip.value else ""
         file = io.BytesIO()
         self.picture().save(file, format="PNG", compress_level=1)  # the fastest: most of a change's time goes here
         self._image.value = file.getvalue()
@@ -172,3 +174,8 @@ class AttentionExplorer(ipywidgets.VBox):
 
 def _number(value: str | int) -> int | None:
     return None if value == MEAN else value
+
+
+def _described(kind: type[ipywidgets.DOMWidget], description: str, width: str, **options) -> ipywidgets.DOMWidget:
+    """A control with its description directly before it."""
+    return kind(description=description, layout={"width": width}, style={"description_width": "initial"}, **options)
