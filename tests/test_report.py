@@ -1,6 +1,7 @@
 """The report: notebooks run with checked parameters, and the page needs nothing but itself, also when a cell fails."""
 
 import json
+import os
 import re
 import sys
 
@@ -113,6 +114,15 @@ def test_a_failed_report_leaves_a_finished_one_alone(tmp_path):
     assert (run_dir / "report.html").read_bytes() == good and (run_dir / "small.ipynb").exists()
     assert make_report({}, run_dir, [notebook]).path == run_dir / "report.html"
     assert not (run_dir / "report-failed.html").exists() and not (run_dir / "small.partial.ipynb").exists()
+
+
+def test_an_explorer_that_a_notebook_writes_is_part_of_the_page(tmp_path, stand_in):
+    write = "from pathlib import Path\nPath(run_dir, 'attention.html').write_text('<p>\"within\"</p>')"
+    report = make_report({}, tmp_path / "run", [write_notebook(tmp_path / "exploring.ipynb", write), stand_in])
+    html = report.path.read_text()
+    assert 'srcdoc="&lt;p&gt;&quot;within&quot;&lt;/p&gt;"' in html and '<a href="#explorer">' in html and fetched(html) == []
+    os.utime(tmp_path / "run" / "attention.html", (1, 1))  # of an earlier run
+    assert "srcdoc" not in make_report({}, tmp_path / "run", [stand_in]).path.read_text()
 
 
 @pytest.mark.parametrize(
