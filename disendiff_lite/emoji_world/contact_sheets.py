@@ -4,7 +4,7 @@
     python -m disendiff_lite.emoji_world.contact_sheets personalised cat_dog ...      reference, combined, each alone, a row a pair
     python -m disendiff_lite.emoji_world.contact_sheets training                      the course of its training, from training.csv
 
-The second trains every named pair (by default the ten) with the `emoji()` preset.
+The second trains every named pair (by default the ten) with the `emoji()` preset; the names of its pairs go into its file's name.
 """
 
 import argparse
@@ -116,17 +116,17 @@ def draw_training(log: Path, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sheet", choices=("prompts", "personalised", "training"))
-    parser.add_argument("pairs", nargs="*", default=list(PAIRS)[:10], help="for the personalised sheet (default: the ten)")
+    parser.add_argument("pairs", nargs="*", help="for the personalised sheet (default: the ten)")
     parser.add_argument("--model", default=str(EMBEDDED), help="(default: the shipped one)")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder for the sheet (default: beside the model)")
     options = parser.parse_args()
-    path = options.out / f"{options.sheet}.png"
+    path = options.out / f"{'-'.join([options.sheet, *options.pairs])}.png"
     if options.sheet == "prompts":
         draw_prompts(load_pipeline(options.model), path)
     elif options.sheet == "training":
         draw_training(options.out / "training.csv", path)
     else:
-        draw_personalised(options.model, options.pairs, path)
+        draw_personalised(options.model, options.pairs or list(PAIRS)[:10], path)
     print(path)
 
 
