@@ -142,7 +142,8 @@ function makePlayable(update) {
 function fitReport() {
   if (window.parent === window) return;
   document.documentElement.className = "within";
-  const tell = () => window.parent.postMessage({ explorerHeight: document.documentElement.offsetHeight }, "*");
+  const height = () => Math.ceil(document.documentElement.getBoundingClientRect().height);
+  const tell = () => window.parent.postMessage({ explorerHeight: height() }, "*");
   new ResizeObserver(tell).observe(document.documentElement);
 }
 
