@@ -55,15 +55,15 @@ def new_text_encoder() -> CLIPTextModel:
     return encoder
 
 
-def new_unet() -> UNet2DConditionModel:
-    """An untrained UNet with cross-attention at 16x16 (three layers) and 8x8 (four layers)."""
+def new_unet(channels: tuple[int, int] = CHANNELS, depth: int = 1) -> UNet2DConditionModel:
+    """An untrained UNet with cross-attention at 16x16 and 8x8; with a `depth` of one, in three and four layers."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
         cross_attention_dim=TEXT_DIM,
-        block_out_channels=CHANNELS,
-        layers_per_block=1,
+        block_out_channels=channels,
+        layers_per_block=depth,
         norm_num_groups=16,
         attention_head_dim=4,  # the number of heads, in this class's old naming
         down_block_types=("CrossAttnDownBlock2D",) * 2,

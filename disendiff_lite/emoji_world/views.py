@@ -53,11 +53,17 @@ class Views:
         return len(self.pictures)
 
 
-def random_individual(rng: np.random.Generator, class_: str | None = None) -> Thing:
-    """A thing of any design and any hue, the held-out ones too; its place, size, flip and accessory are not set."""
+def random_individual(rng: np.random.Generator, class_: str | None = None, *, typical: float = 0.0) -> Thing:
+    """A thing of any design and any hue, the held-out ones too; its place, size, flip and accessory are not set.
+
+    typical: share of the individuals whose design is drawn as in pretraining, the typical looks most often; of the others, all
+    designs are equally frequent.
+    """
     thing = random_thing(rng, (32, 40), 36, class_)
-    pool = designs_of(thing.design.class_) + designs_of(thing.design.class_, held_out=True)
-    thing = replace(thing, design=pool[rng.integers(len(pool))], accessory=None, size_word="", said=thing.said - {"accessory", "size"})
+    thing = replace(thing, accessory=None, size_word="", said=thing.said - {"accessory", "size"})
+    if typical == 0 or rng.random() >= typical:
+        pool = designs_of(thing.design.class_) + designs_of(thing.design.class_, held_out=True)
+        thing = replace(thing, design=pool[rng.integers(len(pool))])
     if rng.random() < 0.25:
         colour = hue_colour(rng.uniform(0, 360), rng.uniform(0.45, 0.9), rng.uniform(0.55, 0.95))
         thing = replace(thing, colour=colour, colour_word="", said=frozenset())
@@ -106,11 +112,11 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
 
 
-def _group(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _group(rng: np.random.Generator, typical: float) -> dict[str, np.ndarray]:
     # One row of each field of Views.
     count = int(rng.choice([1, 2, 3], p=[0.5, 0.42, 0.08]))
     chosen = rng.choice(classes(), size=count, replace=False)
-    individuals = [random_individual(rng, str(class_)) for class_ in chosen]
+    individuals = [random_individual(rng, str(class_), typical=typical) for class_ in chosen]
     scenes = [picture_of(individuals, rng) for _ in range(2)]
     rest = MOST_THINGS - count
 
@@ -137,31 +143,31 @@ def _group(rng: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
-def _chunk(seed: int, count: int) -> dict[str, np.ndarray]:
+def _chunk(seed: int, count: int, typical: float) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([3, seed])  # a stream of its own, apart from the scenes'
-    rows = [_group(rng) for _ in range(count)]
+    rows = [_group(rng, typical) for _ in range(count)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def random_views(count: int, *, seed: int, workers: int = 1) -> Views:
-    """`count` groups of a seed; the same whatever the number of processes that draw them."""
+def random_views(count: int, *, seed: int, workers: int = 1, typical: float = 0.0) -> Views:
+    """`count` groups of a seed; the same whatever the number of processes that draw them. `typical`: see random_individual."""
     sizes = [CHUNK] * (count // CHUNK) + ([count % CHUNK] if count % CHUNK else [])
     seeds = [seed * 1_000_000 + k for k in range(len(sizes))]
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:
-            chunks = list(pool.map(_chunk, seeds, sizes))
+            chunks = list(pool.map(_chunk, seeds, sizes, [typical] * len(sizes)))
     else:
-        chunks = [_chunk(*job) for job in zip(seeds, sizes)]
+        chunks = [_chunk(*job, typical) for job in zip(seeds, sizes)]
     return Views(**{field.name: np.concatenate([chunk[field.name] for chunk in chunks]) for field in fields(Views)})
 
 
-def cached_views(folder: Path, count: int, *, seed: int, workers: int = 1) -> Views:
+def cached_views(folder: Path, count: int, *, seed: int, workers: int = 1, typical: float = 0.0) -> Views:
     """`random_views`, kept in `folder` once drawn."""
-    path = folder / f"views-{seed}-{count}.npz"
+    path = folder / f"views-{seed}-{count}-{typical:g}.npz"
     if not path.exists():
         print(f"drawing {count} groups of views into {path}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = random_views(count, seed=seed, workers=workers)
+        drawn = random_views(count, seed=seed, workers=workers, typical=typical)
         temporary = path.with_suffix(".part.npz")
         np.savez(temporary, **{field.name: getattr(drawn, field.name) for field in fields(Views)})
         temporary.rename(path)

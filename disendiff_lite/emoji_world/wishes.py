@@ -67,13 +67,13 @@ def outcomes(wishes: Sequence[Wish], findings: Findings) -> dict[str, np.ndarray
     """For each of QUESTIONS, whether each wish that asks it was met: bool arrays, one value a picture or wished thing.
 
     Colour, accessory and size count as met only where the object itself is found, except in "colour of a found object", which leaves
-    out objects that are not found. Size is asked of pictures of two objects alone. findings: of as many pictures as there are wishes.
+    out objects that are not found. "both objects" and size are asked of pictures of two objects alone. findings: of as many pictures as there are wishes.
     """
     met: dict[str, list[bool]] = {question: [] for question in QUESTIONS}
     for row, wish in enumerate(wishes):
         column = [classes().index(thing.class_) for thing in wish.things]
         found = [bool(findings.shows(thing.class_)[row]) for thing in wish.things]
-        if found and not wish.style:
+        if found and len(found) <= 2 and not wish.style:
             met["one object" if len(found) == 1 else "both objects"].append(all(found))
         for thing, c, there in zip(wish.things, column, found):
             if thing.colour:
