@@ -332,8 +332,7 @@ def test_the_judge_finds_what_is_drawn():
     floors = {"one object": 0.95, "both objects": 0.8, "colour of a found object": 0.95, "place": 0.98, "style": 0.98}
     for question, floor in floors.items():
         assert met[question].mean() > floor, question
-    absent = [findings.shows(c)[i] for i, scene in enumerate(drawn) for c in classes() if c not in {t.design.class_ for t in scene.things}]
-    assert np.mean(absent) < 0.05
+    assert wishes.false_alarms(drawn, findings).mean() < 0.05
 
 
 def test_a_missing_judge_is_said_in_one_sentence(tmp_path):
@@ -379,6 +378,14 @@ def test_small_and_big_are_judged_by_their_side():
     for side, expected in ((20, [True, False]), (30, [False, False]), (45, [False, True])):
         findings = hand_made_findings(sizes=np.full((1, len(classes())), float(side)))
         assert wishes.outcomes([wishes.Wish(pair)], findings)["size"].tolist() == expected
+
+
+def test_three_objects_are_not_asked_as_both_and_absent_classes_are_counted(scenes):
+    three = wishes.Wish(tuple(wishes.WishedThing(name) for name in ("cat", "dog", "car")))
+    assert not any(len(values) for values in wishes.outcomes([three], hand_made_findings()).values())
+    without_cat = next(scene for scene in scenes if "cat" not in {thing.design.class_ for thing in scene.things})
+    claimed = wishes.false_alarms([without_cat], hand_made_findings())
+    assert claimed.sum() == 1 and len(claimed) == len(classes()) - len(without_cat.things)
 
 
 def test_prompts_say_what_their_wishes_ask():

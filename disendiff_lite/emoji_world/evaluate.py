@@ -29,7 +29,7 @@ from disendiff_lite.emoji_world.pretrain_scorer import SCORER, ranking
 from disendiff_lite.emoji_world.pretrain_vae import reconstruction_psnr
 from disendiff_lite.emoji_world.scenes import DISTANCE_PREFIXES, Scene, random_scene
 from disendiff_lite.emoji_world.views import random_views
-from disendiff_lite.emoji_world.wishes import QUESTIONS, Wish, outcomes, prompts, shown
+from disendiff_lite.emoji_world.wishes import QUESTIONS, Wish, false_alarms, outcomes, prompts, shown
 from disendiff_lite.files import write_text
 from disendiff_lite.map_scores import map_hits, map_iou
 from disendiff_lite.models import load_pipeline
@@ -129,13 +129,14 @@ def prompt_rows(
     met = outcomes(wishes, findings)
     by_chance = outcomes(wishes[1:] + wishes[:1], findings)  # the next prompt is mostly of the same kind
     truth = [shown(scene) for scene in scenes]
-    own = outcomes(truth, judge_pictures(judge, np.stack([scene.picture for scene in scenes])))
+    seen = judge_pictures(judge, np.stack([scene.picture for scene in scenes]))
+    own = outcomes(truth, seen)
     own_decoded = outcomes(truth, judge_pictures(judge, decoded))
     return [
         share_row(question, met[question], target=TARGETS.get(question), chance=_mean(by_chance[question]),
                   judge=_mean(own[question]), judge_decoded=_mean(own_decoded[question]))  # fmt: skip
         for question in QUESTIONS
-    ]
+    ] + [share_row("rendering, an absent class found", false_alarms(scenes, seen))]
 
 
 def _mean(values: np.ndarray) -> float | None:

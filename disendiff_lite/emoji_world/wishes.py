@@ -93,6 +93,15 @@ def outcomes(wishes: Sequence[Wish], findings: Findings) -> dict[str, np.ndarray
     return {question: np.array(values, bool) for question, values in met.items()}
 
 
+def false_alarms(scenes: Sequence[Scene], findings: Findings) -> np.ndarray:
+    """Whether each class that a drawn scene does not show is found in it all the same: bool, one value a scene and absent class."""
+    claimed = []
+    for row, scene in enumerate(scenes):
+        there = {thing.design.class_ for thing in scene.things}
+        claimed += [bool(findings.shows(name)[row]) for name in classes() if name not in there]
+    return np.array(claimed, bool)
+
+
 def prompts(count: int, seed: int) -> tuple[list[str], list[Wish]]:
     """Prompts of every kind with what they wish for, `count` of two objects and fewer of the others; the same for a seed.
 
