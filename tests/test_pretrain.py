@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from torch._dynamo.testing import CompileCounter
 
 from disendiff_lite.attention import CapturingProcessor, average_maps, capture_attention
@@ -182,6 +184,20 @@ def test_the_command_has_a_folder_of_its_own_and_says_bad_input_in_one_sentence(
         run_main(pretrain.main)
     assert end.value.code == 2 and capsys.readouterr().err == "There are no scenes: draw some.\n"
     assert folders == [Path("runs/pretrain/scenes")]
+
+
+def test_an_exported_model_is_stock_and_does_not_say_where_it_came_from(new_tiny_pipe, tmp_path):
+    new_tiny_pipe().save_pretrained(tmp_path / "whence")
+    started = StableDiffusionPipeline.from_pretrained(tmp_path / "whence", safety_checker=None)
+    (tmp_path / "model" / "unet").mkdir(parents=True)
+    (tmp_path / "model" / "unet" / "old.txt").touch()
+    (tmp_path / "model" / "card.md").touch()
+    pretrain.export(started, tmp_path / "model")
+    assert not any("whence" in path.read_text() for path in (tmp_path / "model").rglob("*.json"))
+    assert not (tmp_path / "model" / "unet" / "old.txt").exists() and (tmp_path / "model" / "card.md").exists()
+    exported = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    assert exported.unet.dtype == exported.text_encoder.dtype == torch.float32
+    assert load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.bias"].dtype == torch.float16
 
 
 def test_level_weights_are_min_snr_without_balance_and_favour_noise_with_it():

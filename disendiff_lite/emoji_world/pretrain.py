@@ -59,9 +59,13 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     halved = [copy.deepcopy(part).to("cpu", torch.float16) for part in (pipe.vae, pipe.text_encoder, pipe.unet)]
     assemble(*halved).save_pretrained(temporary, safe_serialization=True)
-    # transformers loads in the type that the config names, diffusers in float32: name float32, so that the parts fit together.
-    config = temporary / "text_encoder" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    for config in temporary.glob("*/config.json"):
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)  # where the training started from is nobody else's path
+        if "dtype" in settings:
+            # transformers loads in the type that the config names, diffusers in float32: name float32, so that the parts fit together.
+            settings["dtype"] = "float32"
+        config.write_text(json.dumps(settings, indent=2) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
     for part in temporary.iterdir():
         target = folder / part.name
