@@ -329,10 +329,10 @@ def test_the_judge_finds_what_is_drawn():
     findings = judge.judge_pictures(judge.load_judge(), np.stack([scene.picture for scene in drawn]))
     met = wishes.outcomes([wishes.shown(scene) for scene in drawn], findings)
     # What the shipped judge reaches, with room for nothing worse; `evaluate` prints its accuracy in full.
-    floors = {"one object": 0.95, "both objects": 0.8, "colour of a found object": 0.95, "place": 0.98, "style": 0.98}
+    floors = {"one object": 0.97, "both objects": 0.95, "colour of a found object": 0.98, "place": 0.98, "style": 0.98, "size": 0.85}
     for question, floor in floors.items():
         assert met[question].mean() > floor, question
-    assert wishes.false_alarms(drawn, findings).mean() < 0.05
+    assert wishes.false_alarms(drawn, findings).mean() < 0.03
 
 
 def test_a_missing_judge_is_said_in_one_sentence(tmp_path):

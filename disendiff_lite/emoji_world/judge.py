@@ -27,6 +27,7 @@ from disendiff_lite.errors import UserError
 
 JUDGE = DATA.parent / "emoji-judge" / "judge.safetensors"
 BATCH, LEARNING_RATE = 32, 2e-3
+TYPICAL_SHARE = 0.5  # of the individuals to learn from: the measured model mostly draws typical looks, yet any design may be asked about
 CELLS = 8  # a side
 NOTHING = len(designs())  # the design of a cell that no object covers
 CELL_SPLIT = (NOTHING + 1, len(COLOUR_WORDS), len(ACCESSORIES), 1)  # what a cell's numbers are: design, colour, worn, log2 size
@@ -72,19 +73,19 @@ class Judge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(*_convolution(3, 16, 3, 2), nn.ReLU())  # 32x32
-        self.fine, self.middle, self.coarse = _halve(16, 32, 1), _halve(32, 80, 2), _halve(80, 160, 2)  # 16x16, 8x8, 4x4
-        self.up = nn.Sequential(*_convolution(160 + 80, 128, 1), nn.ReLU())
-        self.cells = nn.Conv2d(128, sum(CELL_SPLIT), 1)
-        self.picture = nn.Linear(160 + 80 + 32, sum(PICTURE_SPLIT))
+        self.stem = nn.Sequential(*_convolution(3, 24, 3, 2), nn.ReLU())  # 32x32
+        self.fine, self.middle, self.coarse = _halve(24, 48, 1), _halve(48, 96, 2), _halve(96, 192, 2)  # 16x16, 8x8, 4x4
+        self.up = nn.Sequential(*_convolution(192 + 96, 160, 1), nn.ReLU(), _Residual(160))
+        self.cells = nn.Conv2d(160, sum(CELL_SPLIT), 1)
+        self.picture = nn.Linear(192 + 96 + 48, sum(PICTURE_SPLIT))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures (B, 3, 64, 64) in [-1, 1] -> cells (B, sum(CELL_SPLIT), 8, 8) and picture (B, sum(PICTURE_SPLIT)), logits."""
-        fine = self.fine(self.stem(x))  # (B, 32, 16, 16)
-        middle = self.middle(fine)  # (B, 80, 8, 8)
-        coarse = self.coarse(middle)  # (B, 160, 4, 4)
+        fine = self.fine(self.stem(x))  # (B, 48, 16, 16)
+        middle = self.middle(fine)  # (B, 96, 8, 8)
+        coarse = self.coarse(middle)  # (B, 192, 4, 4)
         whole = torch.cat([level.mean(dim=(2, 3)) for level in (coarse, middle, fine)], dim=1)
-        up = self.up(torch.cat([F.interpolate(coarse, scale_factor=2), middle], dim=1))  # (B, 128, 8, 8)
+        up = self.up(torch.cat([F.interpolate(coarse, scale_factor=2), middle], dim=1))  # (B, 160, 8, 8)
         return self.cells(up), self.picture(whole)
 
 
@@ -212,10 +213,10 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=DATA.parent / "emoji-diffusion" / "vae",
                         help="autoencoder through which a quarter of the pictures go (default: %(default)s)")  # fmt: skip
     parser.add_argument("--groups", type=int, default=32_000, help="groups of individuals to draw (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=6_000, help="batches of 32 pictures (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=8_000, help="batches of 32 pictures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    views = cached_views(options.work, options.groups, seed=options.seed)
+    views = cached_views(options.work, options.groups, seed=options.seed, typical=TYPICAL_SHARE)
     vae = AutoencoderKL.from_pretrained(options.vae, torch_dtype=torch.float32).eval()
     print("sending a quarter of the pictures through the autoencoder", flush=True)
     for start in range(0, len(views) // 2, 50):
