@@ -100,6 +100,7 @@ def draw_training(log: Path, path: Path) -> None:
     errors.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2], ["0.01", "0.02", "0.05", "0.1", "0.2"])
     errors.minorticks_off()
     errors.set_title("Error on unseen scenes", fontsize=10)
+    costs.margins(y=0.2)  # room for the legend above the lines
     costs.set(ylim=(0, None), ylabel="%")
     costs.set_title("What a wrong caption adds to it", fontsize=10)
     peaks.plot(images, [100 * row["map_peak"] for row in rows], marker=".", color="black")
@@ -108,7 +109,7 @@ def draw_training(log: Path, path: Path) -> None:
     for panel in (errors, costs, peaks):
         panel.set_xlabel("training images, thousands")
         panel.grid(alpha=0.3)
-    costs.legend(fontsize=8)
+    costs.legend(fontsize=8, ncols=3, loc="upper left", handlelength=1, columnspacing=1)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
