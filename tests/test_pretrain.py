@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch._dynamo.testing import CompileCounter
 
 from disendiff_lite.attention import CapturingProcessor, average_maps, capture_attention
 from disendiff_lite.emoji_world import pretrain, pretrain_unet
+from disendiff_lite.emoji_world.architecture import new_vae, widened
 from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.dataset import Scenes
 from disendiff_lite.emoji_world.pretrain_unet import UnetTraining, grounded_predictor, train_unet
-from disendiff_lite.emoji_world.pretrain_vae import reconstruction_psnr
+from disendiff_lite.emoji_world.pretrain_vae import reconstruction_psnr, train_vae
 from disendiff_lite.emoji_world.training_data import TrainingSet, class_positions, latent_scale, training_set
 from disendiff_lite.emoji_world.used_rows import RARE_WORD, UsedRows, insert_before
 from disendiff_lite.errors import UserError
@@ -63,6 +64,39 @@ def test_a_half_precision_autoencoder_can_be_measured(tiny_pipe):
     exact = reconstruction_psnr(tiny_pipe.vae, pictures)
     assert exact.shape == (3,) and np.isfinite(exact).all()
     assert reconstruction_psnr(tiny_pipe.vae.to(torch.bfloat16), pictures) == pytest.approx(exact, abs=0.2)
+
+
+def narrow_vae(channels=(16, 32, 64)) -> AutoencoderKL:
+    vae = AutoencoderKL.from_config(new_vae().config, block_out_channels=channels, norm_num_groups=channels[0] // 2)
+    vae.register_to_config(scaling_factor=0.5)
+    return vae.half().float()  # as one that was shipped
+
+
+@torch.no_grad()
+def test_a_widened_autoencoder_computes_the_same():
+    narrow, x = narrow_vae(), torch.rand(2, 3, 32, 32) * 2 - 1
+    wide, latents = widened(narrow), narrow.encode(x).latent_dist.mode()
+    assert wide.config.block_out_channels == (32, 64, 128) and wide.config.scaling_factor == 0.5
+    assert torch.allclose(wide.encode(x).latent_dist.mode(), latents, atol=1e-5)
+    assert torch.allclose(wide.decode(latents).sample, narrow.decode(latents).sample, atol=1e-4)
+    assert torch.allclose(wide.half().float().encode(x).latent_dist.mode(), latents, atol=1e-5)
+    assert torch.equal(widened(wide).decode(latents).sample, wide.decode(latents).sample)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        widened(narrow_vae((8, 16, 32)))
+
+
+def test_a_decoder_is_trained_further_without_touching_the_latents(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    narrow, pictures = narrow_vae(), np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    trained = train_vae(pictures, pictures, tmp_path, crops=64, seed=0, device="cpu", start=narrow)
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        latents = narrow.encode(x).latent_dist.mode()
+        assert torch.allclose(trained.encode(x).latent_dist.mode(), latents, atol=1e-5)
+        assert not torch.allclose(trained.decode(latents).sample, narrow.decode(latents).sample, atol=1e-2)
+    assert all(p.requires_grad for p in narrow.parameters())
+    readers = trained.decoder.conv_norm_out.weight
+    assert not torch.equal(*readers.chunk(2))  # the twins have parted
 
 
 def test_class_words_are_found_in_their_captions(tiny_pipe):

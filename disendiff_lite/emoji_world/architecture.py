@@ -18,13 +18,37 @@ def new_vae() -> AutoencoderKL:
     return AutoencoderKL(
         sample_size=64,
         latent_channels=4,
-        block_out_channels=(16, 32, 64),
+        block_out_channels=(32, 64, 128),
         layers_per_block=1,
-        norm_num_groups=8,
+        norm_num_groups=16,
         mid_block_add_attention=False,  # so that crops of any size train it
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
     )
+
+
+def widened(vae: AutoencoderKL) -> AutoencoderKL:
+    """What `vae` computes, in the widths of `new_vae`: it has the same, or half of each.
+
+    A narrow channel becomes two equal ones, and the weights that read it are shared out between them (Net2Net, Chen et al. 2016,
+    section 3): in halves in the encoder, which thereby stays exact in fp16, and at random in the decoder, so that in further training
+    the two learn different things.
+    Raises RuntimeError when the widths are neither.
+    """
+    wide, narrow = new_vae(), vae.state_dict()
+    tensors = {}
+    for name, target in wide.state_dict().items():
+        tensor = narrow[name].to(target)
+        if len(target) == 2 * len(tensor):
+            tensor = torch.cat([tensor, tensor])
+        if target.dim() > 1 and target.shape[1] == 2 * tensor.shape[1]:
+            shape = (tensor.shape[1],) + (1,) * (tensor.dim() - 2)
+            share = torch.rand(shape) if name.startswith("decoder") else torch.full(shape, 0.5)  # (channels, 1, ...)
+            tensor = torch.cat([tensor * share, tensor * (1 - share)], dim=1)
+        tensors[name] = tensor
+    wide.load_state_dict(tensors)
+    wide.register_to_config(scaling_factor=vae.config.scaling_factor)
+    return wide
 
 
 def new_text_encoder() -> CLIPTextModel:

@@ -12,10 +12,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
-from disendiff_lite.emoji_world.architecture import new_vae
+from disendiff_lite.emoji_world.architecture import new_vae, widened
 from disendiff_lite.emoji_world.checkpoints import load_state, save_state
 
-CROP, BATCH, LEARNING_RATE, KL_WEIGHT = 32, 48, 1.5e-3, 2e-6
+CROP, BATCH, LEARNING_RATE, KL_WEIGHT = 32, 16, 1.5e-3, 2e-6
 
 
 def random_crops(pictures: np.ndarray, rng: np.random.Generator, count: int) -> torch.Tensor:
@@ -54,13 +54,15 @@ def train_vae(
     Compiled, because group normalisation at full resolution is what costs (on two CPU cores twice as fast as eager).
 
     pictures, unseen: uint8 (N, 64, 64, 3), to train on and to measure with.
-    start: a finished autoencoder of which the decoder alone is trained further: a UNet that has learned its latents stays valid.
+    start: a finished autoencoder of which the decoder alone is trained further, widened if it is narrower than a new one: a UNet that
+        has learned its latents stays valid.
     """
     torch.manual_seed(seed)
-    vae = (copy.deepcopy(start) if start else new_vae()).float().to(device, memory_format=torch.channels_last).train()
+    vae = (widened(start) if start else new_vae()).to(device, memory_format=torch.channels_last).train()
     if start:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
+    encoding = copy.deepcopy(start).requires_grad_(False).to(vae.device, vae.dtype) if start else vae  # the narrower, the faster
     ema = copy.deepcopy(vae).requires_grad_(False)
     trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
     averaged = [e for e, p in zip(ema.parameters(), vae.parameters()) if p.requires_grad]
@@ -71,7 +73,7 @@ def train_vae(
 
     @torch.compile
     def losses(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        posterior = vae.encode(x).latent_dist
+        posterior = encoding.encode(x).latent_dist
         y = vae.decode(posterior.mean + posterior.std * noise).sample
         edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (2, 3))
         return F.l1_loss(y, x) + 4 * F.mse_loss(y, x) + 0.5 * edges + KL_WEIGHT * posterior.kl().mean()
