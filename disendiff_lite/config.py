@@ -38,6 +38,7 @@ _EMOJI = {
     "gradient_accumulation": 1,
     "learning_rate": 3e-4,
     "embedding_learning_rate": 3e-2,
+    "lr_scheduler": "cosine",  # at constant rates what is kept depends on the last few samples
     "prior_images": 32,
     "prior_batch": 16,
     "inference_steps": 25,
@@ -61,6 +62,7 @@ class Config:
     gradient_accumulation: int = 4  # micro-batches in an optimiser step
     learning_rate: float = 8e-5  # of the keys and values, or of the whole UNet (dreambooth); final, not scaled again
     embedding_learning_rate: float = 8e-5  # of the modifier tokens' embeddings
+    lr_scheduler: str = "constant"  # or "cosine": both rates fall to nothing along half a cosine
     weight_decay: float = 1e-2  # AdamW's
     gradient_checkpointing: bool = False  # recompute the UNet's activations: less memory, about a third slower
     precision: str = "float32"  # in which the UNet computes while it trains; the weights stay float32
@@ -183,7 +185,8 @@ def _checked(field: dataclasses.Field, value):
 
 
 def _check_ranges(config: Config) -> None:
-    for name, choices in (("preset", tuple(PRESETS)), ("method", METHODS), ("precision", ("float32", "bfloat16"))):
+    of = {"preset": tuple(PRESETS), "method": METHODS, "precision": ("float32", "bfloat16"), "lr_scheduler": ("constant", "cosine")}
+    for name, choices in of.items():
         if getattr(config, name) not in choices:
             raise UserError(f"There is no {name} {getattr(config, name)!r}: use one of {', '.join(choices)}.")
     at_least_one = ("resolution", "steps", "batch_size", "gradient_accumulation", "map_resolution", "prior_batch",

@@ -31,7 +31,7 @@ from disendiff_lite.prior import PriorImages, load_prior, make_prior
 from disendiff_lite.runs import RunFolder, RunRecord, StepRecord, open_run, picture_hash
 from disendiff_lite.sampling import check_sampling
 from disendiff_lite.tokens import add_modifiers, check_concepts, check_modifiers, compose_prompt, find_positions
-from disendiff_lite.trainable import Trainable, training
+from disendiff_lite.trainable import Trainable, set_learning_rates, training
 
 
 def train(
@@ -95,6 +95,7 @@ def train(
                 batch = encoder.batch(samples, generator)
                 terms.append(training_losses(pipe, noiser, batch, modifiers, classes, config, generator))
                 (terms[-1]["total"] / config.gradient_accumulation).backward()
+            set_learning_rates(optimizer, config, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             trainable.write_back()

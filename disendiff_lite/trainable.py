@@ -4,6 +4,7 @@ The new tokens' embeddings are a small parameter of their own, laid over the row
 rows cannot move, not even by weight decay, and the optimiser keeps no state for 49,408 rows that never change.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,9 +39,9 @@ class Trainable:
 
     def optimizer(self, config: Config) -> torch.optim.AdamW:
         """AdamW over the trained tensors: `learning_rate` for the UNet's, `embedding_learning_rate` for the embeddings."""
-        groups = [{"params": list(self.weights.values()), "lr": config.learning_rate}]
+        groups = [{"params": list(self.weights.values()), "initial_lr": config.learning_rate}]
         if self.rows is not None:
-            groups.append({"params": [self.rows], "lr": config.embedding_learning_rate})
+            groups.append({"params": [self.rows], "initial_lr": config.embedding_learning_rate})
         return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
 
     @torch.no_grad()
@@ -48,6 +49,13 @@ class Trainable:
         """Copy the new rows into the embedding table, so that the pipeline is complete without the hook."""
         if self.rows is not None:
             self.table.weight[self.token_ids] = self.rows.to(self.table.weight.dtype)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, config: Config, step: int) -> None:
+    """Give each group the rate of a `step` (from 1 on), as `config.lr_scheduler` has it."""
+    share = (1 + math.cos(math.pi * (step - 1) / config.steps)) / 2 if config.lr_scheduler == "cosine" else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = share * group["initial_lr"]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ def test_paper_has_the_published_numbers():
     config = paper()
     published = dict(
         method="disendiff", resolution=512, steps=250, batch_size=2, gradient_accumulation=4, learning_rate=8e-5,
-        calibration_weight=0.01, bind_weight=1.0, separate_weight=1.0, suppress=True, smooth=True, map_resolution=16,
+        lr_scheduler="constant", calibration_weight=0.01, bind_weight=1.0, separate_weight=1.0, suppress=True, smooth=True, map_resolution=16,
         initial_tokens=("ktn", "pll", "ucd"), prior_probability=0.5, prior_images=200, flip_probability=0.5,
         inference_steps=50, guidance_scale=6.0, eta=1.0,
     )
@@ -65,6 +65,7 @@ def test_an_unknown_setting_names_the_nearest(make):
         ({"steps": True}, "type int, not True"),
         ({"suppress": 1}, "type bool"),
         ({"learning_rate": "fast"}, "type float"),
+        ({"lr_scheduler": "linear"}, "use one of constant, cosine"),
         ({"modifiers": "<new1>"}, "list of words"),
         ({"modifiers": ("<a>", "<a>")}, "all different"),
         ({"initial_tokens": ("ktn",)}, "fewer initial_tokens"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -265,6 +266,17 @@ def test_the_same_seed_trains_the_same(new_tiny_pipe, image, uninterrupted, tmp_
     check_same_end(tmp_path / "again", pipe, uninterrupted)
     other = list(train(new_tiny_pipe(), image, CLASSES, quick(steps=5, seed=1)))
     assert losses_of(other) != losses_of(uninterrupted[1])
+
+
+def test_rates_are_constant_or_fall_along_half_a_cosine(new_tiny_pipe, image):
+    def rates(**changes):
+        return [record.learning_rate for record in train(new_tiny_pipe(), image, CLASSES, quick(learning_rate=1e-3, **changes))]
+
+    assert rates(lr_scheduler="constant") == [1e-3] * 4
+    share = math.cos(math.pi / 4) / 2
+    assert rates(lr_scheduler="cosine") == pytest.approx([1e-3, (0.5 + share) * 1e-3, 0.5e-3, (0.5 - share) * 1e-3])
+    embeddings = rates(method="textual_inversion", lr_scheduler="cosine", embedding_learning_rate=2e-3)
+    assert embeddings == pytest.approx([2e-3, (0.5 + share) * 2e-3, 1e-3, (0.5 - share) * 2e-3])
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
