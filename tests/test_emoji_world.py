@@ -1,5 +1,6 @@
 """The emoji world: true masks, truthful captions, what is held out, and the scorer and judge that measure the model."""
 
+import colorsys
 from dataclasses import replace
 
 import numpy as np
@@ -140,6 +141,15 @@ def test_a_class_has_a_typical_look_and_others_and_never_a_held_out_one():
     share = np.mean([design.set == "fluent-emoji-flat" for design in drawn])
     assert 0.54 < share < 0.69  # 16 of 26
     assert {design.index for design in drawn} == {design.index for design in designs_of("cat")}
+
+
+def test_each_held_out_hue_lies_between_two_named_colours_near_it():
+    measured = {name: colorsys.rgb_to_hsv(*(np.array(colour) / 255)) for name, colour in COLOURS.items()}
+    bright = [360 * hue for name, (hue, saturation, value) in measured.items() if saturation > 0.4 and value > 0.6]
+    assert not any(is_held_out_hue(hue) for hue in bright)
+    for held_out in HELD_OUT_HUES.values():
+        away = [(hue - held_out + 180) % 360 - 180 for hue in bright]
+        assert max(step for step in away if step < 0) > -45 and min(step for step in away if step > 0) < 45
 
 
 def test_held_out_designs_and_hues_never_appear_in_pretraining(scenes):

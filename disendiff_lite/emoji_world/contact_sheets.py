@@ -38,9 +38,9 @@ def sheet_prompts() -> list[str]:
     """64 prompts that go through the world's classes, colours, places, accessories and styles."""
     names, colours, places = classes(), list(COLOURS), list(PHRASES.values())
     prompts = [f"photo of a {name}" for name in names[:16]]
-    prompts += [f"photo of a {colours[i % 10]} {names[(3 * i + 16) % 20]} {places[i % 8]}" for i in range(16)]
+    prompts += [f"photo of a {colours[i % len(colours)]} {names[(3 * i + 16) % 20]} {places[i % 8]}" for i in range(16)]
     prompts += [f"photo of a {names[i]} and a {names[(7 * i + 5) % 20]} {places[(i + 3) % 8]}" for i in range(12)]
-    prompts += [f"photo of a {colours[i]} {names[2 * i]} and a {colours[9 - i]} {names[2 * i + 1]}" for i in range(8)]
+    prompts += [f"photo of a {colours[i]} {names[2 * i]} and a {colours[-1 - i]} {names[2 * i + 1]}" for i in range(8)]
     prompts += [f"photo of a {name} wearing {worn}" for name in ("cat", "dog", "man") for worn in ("a hat", "sunglasses")]
     prompts += [f"{style} a {name}" for style in STYLES.values() for name in ("rabbit", "car", "house")]
     return prompts

@@ -22,6 +22,8 @@ COLOURS = {
     "orange": (242, 135, 25),
     "yellow": (250, 210, 60),
     "green": (60, 165, 65),
+    "mint": (75, 215, 150),
+    "aqua": (45, 190, 230),
     "blue": (50, 100, 220),
     "purple": (135, 70, 190),
     "pink": (245, 130, 180),
@@ -29,7 +31,8 @@ COLOURS = {
     "white": (238, 238, 238),
     "black": (52, 52, 58),
 }
-# Hues (degrees) that pretraining never paints a design with; the reference individuals use them.
+# Hues (degrees) that pretraining never paints a design with; the reference individuals use them. Each lies between two named colours as
+# bright as itself: with nothing named between a darker green and blue, turquoise was learned from one picture as blue or not at all.
 HELD_OUT_HUES = {"lime": 80, "turquoise": 175, "magenta": 305}
 HUE_MARGIN = 10
 
