@@ -31,8 +31,8 @@ COLOURS = {
     "white": (238, 238, 238),
     "black": (52, 52, 58),
 }
-# Hues (degrees) that pretraining never paints a design with; the reference individuals use them. Each lies between two named colours as
-# bright as itself: with nothing named between a darker green and blue, turquoise was learned from one picture as blue or not at all.
+# Hues (degrees) that pretraining never paints a design with; the reference individuals use them. Each lies between two named colours,
+# so that what its neighbours are called says something about it: without mint and aqua, turquoise things were hardly ever learned.
 HELD_OUT_HUES = {"lime": 80, "turquoise": 175, "magenta": 305}
 HUE_MARGIN = 10
 
