@@ -26,7 +26,7 @@ _PER_METHOD = {
         "disendiff": {},
         "custom_diffusion": {"calibration_weight": 0.0},
         "dreambooth": {"calibration_weight": 0.0, "learning_rate": 3e-4},
-        "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0, "embedding_learning_rate": 1e-2},
+        "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0},
     },
 }
 
@@ -39,6 +39,8 @@ _EMOJI = {
     "learning_rate": 3e-4,
     "embedding_learning_rate": 3e-2,
     "lr_scheduler": "cosine",  # at constant rates what is kept depends on the last few samples
+    "augment": False,  # at 64 px the random scales leave too little of a picture to learn from: the model card compares
+    "prior_probability": 0.25,  # so that of so few samples more show the concepts
     "prior_images": 32,
     "prior_batch": 16,
     "inference_steps": 25,
