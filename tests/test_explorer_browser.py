@@ -184,6 +184,7 @@ def test_a_report_holds_the_page_in_a_frame(new_record, tmp_path, browser):
     move(browser, "#step", 2)
     assert not np.array_equal(before[1], canvases(browser)[1])
     assert browser.execute_script("return document.documentElement.scrollHeight <= window.innerHeight")
+    assert browser.execute_script("return document.documentElement.clientWidth == window.innerWidth")  # no scroll bar
     assert browser.get_log("browser") == []
     assert requests(browser) == [(tmp_path / "report.html").as_uri()]
 
