@@ -25,7 +25,7 @@ _PER_METHOD = {
     "emoji": {
         "disendiff": {},
         "custom_diffusion": {"calibration_weight": 0.0},
-        "dreambooth": {"calibration_weight": 0.0, "learning_rate": 3e-4, "prior_probability": 0.1},
+        "dreambooth": {"calibration_weight": 0.0, "prior_probability": 0.1},
         "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0},
     },
 }

@@ -32,7 +32,7 @@ COLOURS = {
     "black": (52, 52, 58),
 }
 # Hues (degrees) that pretraining never paints a design with; the reference individuals use them. Each lies between two named colours,
-# so that what its neighbours are called says something about it: without mint and aqua, turquoise things were hardly ever learned.
+# so that captions have words for what is near it: for turquoise these are mint and aqua.
 HELD_OUT_HUES = {"lime": 80, "turquoise": 175, "magenta": 305}
 HUE_MARGIN = 10
 
