@@ -21,6 +21,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 WIDTH = 32  # channels of the text encoder's output
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Each test draws the same numbers whenever it is run, whichever ran before it."""
+    torch.manual_seed(0)
+
+
 def build_unet(**changes) -> UNet2DConditionModel:
     """A UNet for (B, 4, 16, 16) latents: cross-attention with 2 heads in 3 layers at 16x16 and in 4 at 8x8.
 
