@@ -69,8 +69,8 @@ def augment(
     cell: side of a latent cell in pixels. generator: on the CPU.
     """
     size = config.resolution
-    if _chance(config.flip_probability, generator):
-        image = ImageOps.mirror(image)
+    flipped = _chance(config.flip_probability, generator)
+    image = ImageOps.mirror(image) if flipped else image
     scale = _draw_scale(size, generator) if config.augment else size
     cells = size // cell
     if scale < PASTE_BELOW * size:
@@ -85,7 +85,7 @@ def augment(
         top, left = (_integer(0, scale - size, generator) for _ in range(2))
         pixels = to_tensor(centre_square(image, scale))[:, top : top + size, left : left + size]  # (3, size, size)
         return Sample(pixels, whole, _pick(NEAR_PREFIXES, generator) + caption, is_concept=True)
-    return Sample(to_tensor(centre_square(image, size)), whole, caption, is_concept=True)
+    return Sample(to_tensor(centre_square(image, size)), whole, caption, is_concept=True, key=("concept", flipped))
 
 
 def possible_captions(caption: str, config: Config) -> list[str]:

@@ -48,7 +48,16 @@ def test_cases_come_with_their_chances(image):
     assert sum(share[prefix] for prefix in FAR_PREFIXES) == pytest.approx(2 / 3 * 0.4, abs=0.05)
     assert sum(share[prefix] for prefix in NEAR_PREFIXES) == pytest.approx(1 / 3, abs=0.05)
     assert share[FAR_PREFIXES[0]] == pytest.approx(share[FAR_PREFIXES[1]], abs=0.05)
-    assert all(sample.is_concept and sample.key is None for sample in samples)
+    assert all(sample.is_concept for sample in samples)
+
+
+def test_only_pictures_that_come_again_are_named(image):
+    samples = draws(image, 200, dataclasses.replace(CONFIG, flip_probability=0.5))
+    named = {flipped: [s for s in samples if s.key == ("concept", flipped)] for flipped in (False, True)}
+    for same in named.values():
+        assert len(same) > 5 and all(torch.equal(sample.pixels, same[0].pixels) for sample in same)
+    assert torch.equal(named[True][0].pixels, named[False][0].pixels.flip(2))
+    assert all((sample.key is None) == (sample.caption != CAPTION) for sample in samples)
 
 
 def test_small_pictures_count_inside_their_border_only(image):
