@@ -48,7 +48,7 @@ def sheet_prompts() -> list[str]:
 
 def _draw(panel, picture: Image.Image, title: str = "", size: float = 5) -> None:
     panel.imshow(np.asarray(picture), interpolation="nearest")
-    panel.set_title(textwrap.fill(title, 26), fontsize=size, pad=2)
+    panel.set_title(title, fontsize=size, pad=2)
 
 
 def draw_prompts(pipe, path: Path) -> None:
@@ -57,7 +57,7 @@ def draw_prompts(pipe, path: Path) -> None:
     pictures = [picture for i in range(0, 64, 16) for picture in sample(pipe, prompts[i : i + 16], range(i, i + 16), emoji())]
     figure, panels = plt.subplots(COLUMNS, COLUMNS, figsize=(9, 10.4), layout="constrained")
     for panel, picture, prompt in zip(panels.flat, pictures, prompts):
-        _draw(panel, picture, prompt)
+        _draw(panel, picture, textwrap.fill(prompt, 26))
         panel.axis("off")
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -87,10 +87,13 @@ def main() -> None:
         "--decoder-crops", type=int, default=0, help="with --start: crops to train the decoder further on (default: %(default)s)"
     )
     parser.add_argument("--images", type=int, default=150_000, help="images to train the UNet on (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=UnetTraining.batch,
+                        help="images of one step; a GPU is idle with few, and more want a higher rate (default: %(default)s)")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=UnetTraining.learning_rate, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    settings = UnetTraining(images=options.images, batch=options.batch, learning_rate=options.learning_rate, seed=options.seed)
     torch.manual_seed(options.seed)
     scenes = load_scenes(options.work / "scenes", options.scenes)
     unseen = load_scenes(options.work / "scenes", 96, seed=UNSEEN_SEED)
@@ -109,7 +112,6 @@ def main() -> None:
         vae.register_to_config(scaling_factor=latent_scale(pipe, unseen, options.device))
     pipe.to(options.device)
     pipe.unet.to(memory_format=torch.channels_last)
-    settings = UnetTraining(images=options.images, learning_rate=options.learning_rate, seed=options.seed)
     print("encoding scenes", flush=True)
     data = training_set(pipe, scenes, options.device, options.work)
     train_unet(

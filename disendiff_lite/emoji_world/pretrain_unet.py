@@ -23,13 +23,14 @@ from disendiff_lite.emoji_world.architecture import new_scheduler
 from disendiff_lite.emoji_world.checkpoints import load_state, save_state
 from disendiff_lite.emoji_world.training_data import TrainingSet
 from disendiff_lite.emoji_world.used_rows import RARE_WORD, UsedRows, insert_before
+from disendiff_lite.errors import UserError
 
 CHECKPOINT_EVERY = 250  # steps
 
 
 @dataclass(frozen=True)
 class UnetTraining:
-    """What one run of the UNet's training is made of."""
+    """What one run of the UNet's training is made of. Raises UserError if it has no step."""
 
     images: int = 150_000  # training images in all, repeats counted
     batch: int = 12  # small on purpose: where images are scarce, many small steps learn more
@@ -43,6 +44,10 @@ class UnetTraining:
     snr_cap: float = 5.0  # min-SNR: errors at lower noise than this signal-to-noise ratio count less
     noise_balance: float = 0.3  # weight SNR^-this above that noise, where errors are small but the caption decides what is drawn
     seed: int = 0
+
+    def __post_init__(self):
+        if not 1 <= self.batch <= self.images:
+            raise UserError(f"A batch of {self.batch} of {self.images} images makes no step: choose from 1 to {self.images}.")
 
 
 def level_weights(signal: torch.Tensor, cap: float, balance: float) -> torch.Tensor:
