@@ -25,7 +25,7 @@ _PER_METHOD = {
     "emoji": {
         "disendiff": {},
         "custom_diffusion": {"calibration_weight": 0.0},
-        "dreambooth": {"calibration_weight": 0.0, "prior_probability": 0.1},
+        "dreambooth": {"calibration_weight": 0.0, "prior_probability": 0.1, "flip_probability": 0.0},
         "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0},
     },
 }
@@ -107,10 +107,10 @@ class Config:
     def for_method(self, method: str) -> "Config":
         """These settings with another method and with the numbers that this preset has for that method.
 
-        They are `calibration_weight`, `learning_rate`, `embedding_learning_rate` and `prior_probability`.
+        They are `calibration_weight`, `learning_rate`, `embedding_learning_rate`, `prior_probability` and `flip_probability`.
         """
         fresh = PRESETS[self.preset](method=method)
-        names = ("method", "calibration_weight", "learning_rate", "embedding_learning_rate", "prior_probability")
+        names = ("method", "calibration_weight", "learning_rate", "embedding_learning_rate", "prior_probability", "flip_probability")
         return dataclasses.replace(self, **{name: getattr(fresh, name) for name in names})
 
     def to_dict(self) -> dict:
