@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument(
         "--decoder-crops", type=int, default=0, help="with --start: crops to train the decoder further on (default: %(default)s)"
     )
-    parser.add_argument("--images", type=int, default=150_000, help="images to train the UNet on (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=150_000, help="images to train the UNet on, 0 for none (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=UnetTraining.batch,
                         help="images of one step; a GPU is idle with few, and more want a higher rate (default: %(default)s)")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=UnetTraining.learning_rate, help="(default: %(default)s)")

@@ -30,9 +30,9 @@ CHECKPOINT_EVERY = 250  # steps
 
 @dataclass(frozen=True)
 class UnetTraining:
-    """What one run of the UNet's training is made of. Raises UserError if it has no step."""
+    """What one run of the UNet's training is made of. Raises UserError for a batch that makes no step."""
 
-    images: int = 150_000  # training images in all, repeats counted
+    images: int = 150_000  # training images in all, repeats counted; 0 leaves the UNet as it is
     batch: int = 12  # small on purpose: where images are scarce, many small steps learn more
     learning_rate: float = 6e-4
     warmup: int = 300  # steps
@@ -46,7 +46,7 @@ class UnetTraining:
     seed: int = 0
 
     def __post_init__(self):
-        if not 1 <= self.batch <= self.images:
+        if self.batch < 1 or 0 < self.images < self.batch:
             raise UserError(f"A batch of {self.batch} of {self.images} images makes no step: choose from 1 to {self.images}.")
 
 
