@@ -27,6 +27,8 @@ from disendiff_lite.emoji_world.scenes import (
 from disendiff_lite.emoji_world.world import (
     COLOURS,
     HELD_OUT_HUES,
+    LOOKS,
+    SHAPES,
     classes,
     designs,
     designs_of,
@@ -115,7 +117,8 @@ def test_captions_tell_the_truth(scenes):
         for thing in scene.things:
             assert f" {thing.design.class_} " in text.replace(",", " ")
             if "colour" in thing.said:
-                assert f" {thing.colour_word} {thing.design.class_}" in text
+                looks = [thing.design.look if "look" in thing.said else "", thing.design.shape if "shape" in thing.said else ""]
+                assert " ".join(word for word in ("", thing.colour_word, *looks, thing.design.class_) if word) in text
                 assert np.abs(np.array(COLOURS[thing.colour_word]) / 255 - thing.colour).max() < 0.15
             if "accessory" in thing.said:
                 assert f"{thing.design.class_} {ACCESSORY_PHRASES[thing.accessory.class_]}" in text
@@ -123,6 +126,8 @@ def test_captions_tell_the_truth(scenes):
                 assert f" {thing.size_word} " in text
         said = {thing.colour_word for thing in scene.things if "colour" in thing.said}
         assert not any(f" {word} " in text for word in set(COLOURS) - said)
+        drawn = {word for thing in scene.things for word in (thing.design.look, thing.design.shape)}
+        assert not any(f" {word} " in text for word in {*LOOKS.values(), *SHAPES} - drawn)
         assert not any(phrase in text for place, phrase in PHRASES.items() if place != scene.place)
         assert not any(text.startswith(f" {words}") for style, words in STYLES.items() if style != scene.style)
 
@@ -131,6 +136,8 @@ def test_what_is_visible_is_often_left_unsaid(scenes):
     things = [thing for scene in scenes for thing in scene.things]
     coloured = [thing for thing in things if thing.colour_word]
     assert 0.5 < np.mean(["colour" in thing.said for thing in coloured]) < 0.9
+    assert 0.6 < np.mean(["look" in thing.said for thing in things if thing.design.look]) < 0.95
+    assert 0.3 < np.mean(["shape" in thing.said for thing in things if thing.design.shape]) < 0.7
     assert 0.5 < np.mean([PHRASES[scene.place] in scene.caption for scene in scenes]) < 0.9
     assert np.mean([len(scene.things) == 2 for scene in scenes]) > 0.5
 
@@ -141,6 +148,14 @@ def test_a_class_has_a_typical_look_and_others_and_never_a_held_out_one():
     share = np.mean([design.set == "fluent-emoji-flat" for design in drawn])
     assert 0.54 < share < 0.69  # 16 of 26
     assert {design.index for design in drawn} == {design.index for design in designs_of("cat")}
+
+
+def test_no_look_or_shape_word_means_anything_else_in_captions():
+    modifiers = [*LOOKS.values(), *SHAPES]
+    others = [*COLOURS, *SIZE_WORDS, *classes(), *(word for phrase in PHRASES.values() for word in phrase.split())]
+    assert len(set(modifiers)) == len(modifiers) and not set(modifiers) & set(others)
+    drawn = {design.shape for design in designs() if design.kind == "object"} - {""}
+    assert drawn == set(SHAPES) and {design.look for design in designs()} - {""} == set(LOOKS.values())
 
 
 def test_each_held_out_hue_lies_between_two_named_colours_near_it():
@@ -360,6 +375,7 @@ def hand_made_findings(**changes) -> judge.Findings:
     areas[0, classes().index("cat")] = 40
     values = {
         "areas": areas,
+        "designs": np.full(shape, next(design.index for design in designs_of("cat") if design.look == "noto")),
         "colours": np.full(shape, views.COLOUR_WORDS.index("red")),
         "accessories": np.zeros(shape, int),
         "sizes": np.full(shape, 32.0),
@@ -380,6 +396,9 @@ def test_outcomes_of_a_hand_made_picture():
     assert met["both objects"].tolist() == [False] and met["place"].tolist() == [False]
     assert met["colour"].tolist() == [True, False] and met["colour of a found object"].tolist() == [True]
     assert met["accessory"].tolist() == [False] and met["size"].tolist() == [False]
+    looks = [wishes.Wish((wishes.WishedThing(name, look=look),)) for name, look in (("cat", "noto"), ("cat", "firefox"), ("dog", "noto"))]
+    found = [wishes.outcomes([wish], hand_made_findings())["look"].item() for wish in looks]
+    assert found == [True, False, False]
     assert wishes.outcomes([wishes.Wish(style="pencil")], hand_made_findings())["style"].tolist() == [False]
 
 
@@ -401,9 +420,9 @@ def test_three_objects_are_not_asked_as_both_and_absent_classes_are_counted(scen
 def test_prompts_say_what_their_wishes_ask():
     texts, wished = wishes.prompts(12, seed=0)
     assert (texts, wished) == wishes.prompts(12, seed=0) and texts != wishes.prompts(12, seed=1)[0]
-    assert len(texts) == 12 + 6 + 3 * 4
+    assert len(texts) == 12 + 6 + 4 * 4
     for text, wish in zip(texts, wished):
-        assert all(f"{thing.colour} {thing.class_}".strip() in text for thing in wish.things)
+        assert all(f"{thing.colour}{thing.look} {thing.class_}".strip() in text for thing in wish.things)  # never both in a prompt
         assert all(ACCESSORY_PHRASES[thing.accessory] in text for thing in wish.things if thing.accessory)
         assert not wish.place or PHRASES[wish.place] in text
         assert not wish.style or text.startswith(STYLES[wish.style])

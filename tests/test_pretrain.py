@@ -160,7 +160,8 @@ def test_the_predictor_gives_what_the_unet_and_the_capture_give(tiny_unet):
     assert processors(unet) != originals
     with torch.no_grad():
         noise, maps = predict(noisy, t, text)
-    assert torch.equal(noise, expected) and torch.allclose(maps, average_maps(store), atol=1e-6)
+    assert torch.allclose(noise, expected, atol=1e-5)  # plain attention rounds otherwise than the fused kernel
+    assert torch.allclose(maps, average_maps(store), atol=1e-6)
     seen = next(processor for processor in processors(unet) if isinstance(processor, CapturingProcessor)).record.__self__
     assert len(seen) == 3
     capture(False)

@@ -40,6 +40,7 @@ class Findings:
     """What the judge sees in B pictures, for C classes in the order of `classes()`."""
 
     areas: np.ndarray  # (B, C): cells of the 8x8 grid in which nothing is likelier than the class
+    designs: np.ndarray  # (B, C): index of the likeliest design of that class
     colours: np.ndarray  # (B, C): index in COLOUR_WORDS of the nearest colour word, of the object of that class if there is one
     accessories: np.ndarray  # (B, C): index in ACCESSORIES
     sizes: np.ndarray  # (B, C): longest side, pixels
@@ -114,9 +115,11 @@ def judge_pictures(judge: Judge, pictures: np.ndarray) -> Findings:
         # Each cell says what it sees, (B, V, 64), as far as it belongs to the class: (B, C, V).
         return (share @ values.transpose(1, 2)) / share.sum(dim=2, keepdim=True).clamp_min(1e-6)
 
+    of_class = belongs * likely[:, None, :NOTHING].sum(dim=3)  # (B, C, designs)
     place, style = picture.split(PICTURE_SPLIT, dim=1)
     return Findings(
         areas.numpy(),
+        of_class.argmax(dim=2).numpy(),
         vote(colour.log_softmax(dim=1)).argmax(dim=2).numpy(),
         vote(worn.log_softmax(dim=1)).argmax(dim=2).numpy(),
         SIZE_UNIT * vote(size)[..., 0].exp2().numpy(),

@@ -90,10 +90,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=UnetTraining.batch,
                         help="images of one step; a GPU is idle with few, and more want a higher rate (default: %(default)s)")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=UnetTraining.learning_rate, help="(default: %(default)s)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=UnetTraining.precision,
+                        help="of the UNet's arithmetic; bfloat16 is faster where the processor has it (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    settings = UnetTraining(images=options.images, batch=options.batch, learning_rate=options.learning_rate, seed=options.seed)
+    settings = UnetTraining(images=options.images, batch=options.batch, learning_rate=options.learning_rate,
+                            precision=options.precision, seed=options.seed)  # fmt: skip
     torch.manual_seed(options.seed)
     scenes = load_scenes(options.work / "scenes", options.scenes)
     unseen = load_scenes(options.work / "scenes", 96, seed=UNSEEN_SEED)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional as F
 
 from disendiff_lite.attention import CapturingProcessor
@@ -43,6 +44,7 @@ class UnetTraining:
     object_weight: float = 2.0  # of the noise error on objects, relative to the smooth background
     snr_cap: float = 5.0  # min-SNR: errors at lower noise than this signal-to-noise ratio count less
     noise_balance: float = 0.3  # weight SNR^-this above that noise, where errors are small but the caption decides what is drawn
+    precision: str = "float32"  # in which the networks compute; the weights stay float32. A CPU with bfloat16 arithmetic: "bfloat16"
     seed: int = 0
 
     def __post_init__(self):
@@ -81,14 +83,15 @@ def grounded_predictor(unet) -> tuple[Callable, Callable[[bool], None]]:
     capture_attention, which does that by itself, cannot be traced through by the compiler.
     """
     seen: list[torch.Tensor] = []
-    blocks = (unet.down_blocks[0], unet.up_blocks[-1])  # the 16x16 blocks
-    layers = [layer.attn2 for block in blocks for transformer in block.attentions for layer in transformer.transformer_blocks]
-    processors = [(layer.processor, CapturingProcessor(layer.processor, seen.append)) for layer in layers]
+    own, plain = unet.attn_processors, AttnProcessor()  # plain: the fused kernels are slower on a CPU with heads this small
+    grids_of_16 = ("down_blocks.0.", f"up_blocks.{len(unet.up_blocks) - 1}.")
+    capturing = {
+        name: CapturingProcessor(plain, seen.append) if name.startswith(grids_of_16) and ".attn2." in name else plain for name in own
+    }
 
     def capture(on: bool) -> None:
         seen.clear()  # so that the last maps are not kept alive
-        for layer, (own, capturing) in zip(layers, processors):
-            layer.set_processor(capturing if on else own)
+        unet.set_attn_processor(dict(capturing if on else own))  # a copy: diffusers empties the dictionary that it is given
 
     def predict(noisy, t, text):
         seen.clear()
@@ -177,7 +180,9 @@ def train_unet(
         t = torch.from_numpy((np.arange(settings.batch) + rng.random()) / settings.batch * 1000).long().to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device, memory_format=torch.channels_last)
         share = signal[t][:, None, None, None]
-        predicted, maps = fast_predict(share.sqrt() * clean + (1 - share).sqrt() * noise, t, text_encoder(ids)[0])
+        with torch.autocast(clean.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            predicted, maps = fast_predict(share.sqrt() * clean + (1 - share).sqrt() * noise, t, text_encoder(ids)[0])
+        predicted, maps = predicted.float(), maps.float()
         level_weight = level_weight_of[t][:, None, None, None]
         place_weight = 1 + (settings.object_weight - 1) * masks.sum(dim=1, keepdim=True).clamp_max(1)  # (B, 1, 16, 16)
         weights = (level_weight * place_weight / place_weight.mean()).expand_as(noise)

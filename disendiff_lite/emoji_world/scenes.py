@@ -28,6 +28,8 @@ ACCESSORY_PHRASES = {"hat": "wearing a hat", "sunglasses": "wearing sunglasses"}
 SIZE_WORDS = {"small": (18, 23), "big": (40, 48)}  # longest side, pixels
 # How often designs of these sets are drawn, relative to the others: a class with a typical look is learned from fewer pictures.
 TYPICAL = {"fluent-emoji-flat": 16, "noto": 4}
+# How often these classes are drawn, relative to the others: they are the hardest to tell apart, people above all when repainted.
+HARD = {"man": 1.5, "woman": 1.5, "mother": 1.5, "child": 1.5, "baby": 1.5, "lamp": 1.5}
 DISTANCE_PREFIXES = {"far": ("a far away", "very small"), "near": ("zoomed in", "close up")}  # as in the concept augmentation
 
 
@@ -40,14 +42,15 @@ class Thing:
     size: float
     colour: tuple[float, float, float] | None = None  # RGB in [0, 1]; None keeps the artist's colours
     colour_word: str = ""  # the word in COLOURS that names `colour`, if any
-    said: frozenset = frozenset()  # which of "colour", "size", "accessory" the caption says
+    said: frozenset = frozenset()  # which of "colour", "size", "accessory", "look", "shape" the caption says
     size_word: str = ""
     accessory: Design | None = None
     flipped: bool = False
 
     def phrase(self) -> str:
-        """The noun phrase without its article, such as "big red cat wearing a hat"."""
+        """The noun phrase without its article, such as "big red noto cat wearing a hat"."""
         words = [self.size_word if "size" in self.said else "", self.colour_word if "colour" in self.said else ""]
+        words += [self.design.look if "look" in self.said else "", self.design.shape if "shape" in self.said else ""]
         words.append(self.design.class_)
         words.append(ACCESSORY_PHRASES[self.accessory.class_] if self.accessory and "accessory" in self.said else "")
         return " ".join(word for word in words if word)
@@ -135,7 +138,7 @@ def caption(things: tuple[Thing, ...], place: str, *, opening: str, say_place: b
 
 def random_thing(rng: np.random.Generator, centre: tuple[float, float], size: float, class_: str | None = None) -> Thing:
     """A thing as pretraining sees it: a design that is not held out, its class's typical look most often; about half are repainted, a
-    third of those in hues that no word names."""
+    fourth of those in hues that no word names. Of a design that is not typical the caption mostly says so."""
     class_ = class_ or str(rng.choice(classes()))
     pool = designs_of(class_)
     shares = np.array([TYPICAL.get(design.set, 1) for design in pool], float)
@@ -146,13 +149,17 @@ def random_thing(rng: np.random.Generator, centre: tuple[float, float], size: fl
         word = str(rng.choice(list(COLOURS)))
         jitter = rng.normal(0, 0.03, 3)
         colour = tuple(np.clip(np.array(COLOURS[word]) / 255 + jitter, 0, 1))
-        if rng.random() < 0.7:
+        if rng.random() < 0.8:
             said.add("colour")
-    elif draw < 0.58:
+    elif draw < 0.54:
         hue = rng.uniform(0, 360)
         while is_held_out_hue(hue):
             hue = rng.uniform(0, 360)
         colour = hue_colour(hue, rng.uniform(0.45, 0.9), rng.uniform(0.55, 0.95))
+    if design.look and rng.random() < 0.8:
+        said.add("look")
+    if design.shape and rng.random() < 0.5:
+        said.add("shape")
     accessory = None
     if design.eyes is not None and rng.random() < 0.16:
         worn = designs_of(str(rng.choice(list(ACCESSORY_PHRASES))), kind="accessory")
@@ -180,7 +187,8 @@ def describe_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
         spots, sizes = [(left, 0), (left + gap, 0)], rng.uniform(26, 34, 2)
     else:
         spots, sizes = [(x + rng.uniform(-2, 2), 0) for x in (12, 32, 52)], rng.uniform(19, 24, 3)
-    chosen = rng.choice(classes(), size=count, replace=False)
+    shares = np.array([HARD.get(name, 1) for name in classes()], float)
+    chosen = rng.choice(classes(), size=count, replace=False, p=shares / shares.sum())
     things = [random_thing(rng, spot, size, str(c)) for spot, size, c in zip(spots, sizes, chosen)]
     things = [replace(t, centre=(t.centre[0], floor + rng.uniform(-5, 5) - t.size / 2)) for t in things]
     distance = str(rng.choice(["", "far", "near"], p=[0.92, 0.04, 0.04]))

@@ -60,7 +60,7 @@ def random_individual(rng: np.random.Generator, class_: str | None = None, *, ty
     designs are equally frequent.
     """
     thing = random_thing(rng, (32, 40), 36, class_)
-    thing = replace(thing, accessory=None, size_word="", said=thing.said - {"accessory", "size"})
+    thing = replace(thing, accessory=None, size_word="", said=thing.said & {"colour"})
     if typical == 0 or rng.random() >= typical:
         pool = designs_of(thing.design.class_) + designs_of(thing.design.class_, held_out=True)
         thing = replace(thing, design=pool[rng.integers(len(pool))])
@@ -79,7 +79,7 @@ def picture_of(individuals: list[Thing], rng: np.random.Generator) -> Scene:
         accessory = spot.accessory if who.design.eyes is not None else None
         colour_said = {"colour"} if who.colour_word and rng.random() < 0.7 else set()
         things.append(replace(spot, design=who.design, colour=who.colour, colour_word=who.colour_word, accessory=accessory,
-                              said=(spot.said - {"colour"}) | colour_said))  # fmt: skip
+                              said=(spot.said & {"size", "accessory"}) | colour_said))  # fmt: skip
     articles = [f"a {t.design.set} {t.design.name} " if rng.random() < 0.5 else "a " for t in things]
     opening = STYLES[layout.style] if layout.style else str(rng.choice(OPENINGS))
     prefix = next((word for words in DISTANCE_PREFIXES.values() for word in words if layout.caption.startswith(word)), "")

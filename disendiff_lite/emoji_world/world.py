@@ -36,6 +36,25 @@ COLOURS = {
 HELD_OUT_HUES = {"lime": 80, "turquoise": 175, "magenta": 305}
 HUE_MARGIN = 10
 
+# Words with which captions tell the designs of a class apart, as modifiers before the class word: whose drawing it is, and which shape.
+# Fluent's flat designs are what a class word means by itself, and so is a face, of an animal; the held-out 3-D designs have no word.
+LOOKS = {"noto": "noto", "noto-v1": "android", "twemoji": "twitter", "emojione": "emojione", "fxemoji": "firefox"}
+SHAPES = {
+    "standing": ("cat", "dog", "pig", "cow", "horse", "rabbit"),
+    "young": ("baby-chick",),
+    "teddy": ("teddy-bear",),
+    "robot": ("robot", "robot-face"),
+    "padded": ("seat",),
+    "bulb": ("light-bulb",),
+    "lantern": ("red-paper-lantern",),
+    "lidded": ("funeral-urn",),
+    "tall": ("sport-utility-vehicle",),
+    "tropical": ("tropical-fish",),
+    "straw": ("hut",),
+    "potted": ("potted-plant",),
+    "cactus": ("cactus",),
+}
+
 
 @dataclass(frozen=True)
 class Design:
@@ -48,6 +67,17 @@ class Design:
     class_: str
     held_out: bool  # True: kept from pretraining, for the reference pictures
     eyes: float | None  # height of the eyes as a fraction of the sprite's visible height
+
+    @property
+    def look(self) -> str:
+        """The word in LOOKS for whose drawing it is, "" if there is none."""
+        return LOOKS.get(self.set, "")
+
+    @property
+    def shape(self) -> str:
+        """The word in SHAPES for its shape, "" if there is none. Firefox's have none: its "cat" is a face."""
+        words = [word for word, names in SHAPES.items() if self.name in names]
+        return words[0] if words and self.set != "fxemoji" else ""
 
 
 @lru_cache(maxsize=1)
