@@ -399,6 +399,10 @@ def test_outcomes_of_a_hand_made_picture():
     looks = [wishes.Wish((wishes.WishedThing(name, look=look),)) for name, look in (("cat", "noto"), ("cat", "firefox"), ("dog", "noto"))]
     found = [wishes.outcomes([wish], hand_made_findings())["look"].item() for wish in looks]
     assert found == [True, False, False]
+    lantern = next(design.index for design in designs_of("lamp") if design.shape == "lantern")
+    findings = hand_made_findings(areas=np.full((1, len(classes())), 40), designs=np.full((1, len(classes())), lantern))
+    shapes = [wishes.Wish((wishes.WishedThing("lamp", shape=shape),)) for shape in ("lantern", "bulb")]
+    assert [wishes.outcomes([wish], findings)["shape"].item() for wish in shapes] == [True, False]
     assert wishes.outcomes([wishes.Wish(style="pencil")], hand_made_findings())["style"].tolist() == [False]
 
 
@@ -420,9 +424,9 @@ def test_three_objects_are_not_asked_as_both_and_absent_classes_are_counted(scen
 def test_prompts_say_what_their_wishes_ask():
     texts, wished = wishes.prompts(12, seed=0)
     assert (texts, wished) == wishes.prompts(12, seed=0) and texts != wishes.prompts(12, seed=1)[0]
-    assert len(texts) == 12 + 6 + 4 * 4
+    assert len(texts) == 12 + 6 + 5 * 4
     for text, wish in zip(texts, wished):
-        assert all(f"{thing.colour}{thing.look} {thing.class_}".strip() in text for thing in wish.things)  # never both in a prompt
+        assert all(f"{thing.colour}{thing.look}{thing.shape} {thing.class_}".strip() in text for thing in wish.things)  # one a prompt
         assert all(ACCESSORY_PHRASES[thing.accessory] in text for thing in wish.things if thing.accessory)
         assert not wish.place or PHRASES[wish.place] in text
         assert not wish.style or text.startswith(STYLES[wish.style])

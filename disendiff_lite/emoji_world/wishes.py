@@ -15,7 +15,7 @@ from disendiff_lite.emoji_world.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STY
 from disendiff_lite.emoji_world.views import ACCESSORIES, COLOUR_WORDS, PLACES, STYLE_NAMES
 from disendiff_lite.emoji_world.world import COLOURS, classes, designs, designs_of
 
-QUESTIONS = ("one object", "both objects", "colour", "colour of a found object", "place", "accessory", "size", "style", "look")
+QUESTIONS = ("one object", "both objects", "colour", "colour of a found object", "place", "accessory", "size", "style", "look", "shape")
 # Among two objects of ordinary size (26 to 34 px), what counts as small or big: half way to the sizes that the words are drawn with.
 SMALL_BELOW, BIG_ABOVE = 24.5, 37.0
 
@@ -29,6 +29,7 @@ class WishedThing:
     accessory: str = ""
     size: str = ""
     look: str = ""
+    shape: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def said(scene: Scene, *, place: bool = True) -> Wish:
             t.accessory.class_ if t.accessory and "accessory" in t.said else "",
             t.size_word if "size" in t.said else "",
             t.design.look if "look" in t.said else "",
+            t.design.shape if "shape" in t.said else "",
         )
         for t in scene.things
     )
@@ -60,7 +62,9 @@ def shown(scene: Scene) -> Wish:
     if scene.style:
         return Wish(style=scene.style)
     things = tuple(
-        WishedThing(t.design.class_, t.colour_word, t.accessory.class_ if t.accessory else "", t.size_word, t.design.look)
+        WishedThing(
+            t.design.class_, t.colour_word, t.accessory.class_ if t.accessory else "", t.size_word, t.design.look, t.design.shape
+        )
         for t in scene.things
     )
     return Wish(things, scene.place)
@@ -69,7 +73,7 @@ def shown(scene: Scene) -> Wish:
 def outcomes(wishes: Sequence[Wish], findings: Findings) -> dict[str, np.ndarray]:
     """For each of QUESTIONS, whether each wish that asks it was met: bool arrays, one value a picture or wished thing.
 
-    Colour, accessory, size and look count as met only where the object itself is found, except in "colour of a found object", which leaves
+    Colour, accessory, size, look and shape count as met only where the object itself is found, except in "colour of a found object", which leaves
     out objects that are not found. "both objects" and size are asked of pictures of two objects alone. findings: of as many pictures as there are wishes.
     """
     met: dict[str, list[bool]] = {question: [] for question in QUESTIONS}
@@ -89,8 +93,11 @@ def outcomes(wishes: Sequence[Wish], findings: Findings) -> dict[str, np.ndarray
             if thing.size and len(found) == 2:
                 size = findings.sizes[row, c]
                 met["size"].append(there and (size < SMALL_BELOW if thing.size == "small" else size > BIG_ABOVE))
+            design = designs()[findings.designs[row, c]]
             if thing.look:
-                met["look"].append(there and designs()[findings.designs[row, c]].look == thing.look)
+                met["look"].append(there and design.look == thing.look)
+            if thing.shape:
+                met["shape"].append(there and design.shape == thing.shape)
         if wish.place and not wish.style:
             met["place"].append(findings.places[row] == PLACES.index(wish.place))
         if wish.style:
@@ -110,12 +117,13 @@ def false_alarms(scenes: Sequence[Scene], findings: Findings) -> np.ndarray:
 def prompts(count: int, seed: int) -> tuple[list[str], list[Wish]]:
     """Prompts of every kind with what they wish for, `count` of two objects and fewer of the others; the same for a seed.
 
-    Colours are named for half of the objects and places in three quarters of the prompts; accessories, sizes, styles and looks have
-    `count`/3 prompts each.
+    Colours are named for half of the objects and places in three quarters of the prompts; accessories, sizes, styles, looks and
+    shapes have `count`/3 prompts each.
     """
     rng = np.random.default_rng([11, seed])
     some = max(1, count // 3)
-    kinds = ["two"] * count + ["one"] * (count // 2) + ["accessory"] * some + ["size"] * some + ["style"] * some + ["look"] * some
+    kinds = ["two"] * count + ["one"] * (count // 2)
+    kinds += [kind for kind in ("accessory", "size", "style", "look", "shape") for _ in range(some)]
     made = [_prompt(kind, rng) for kind in kinds]
     return [scene.caption for scene, _ in made], [said(scene, place=place_said) for scene, place_said in made]
 
@@ -123,6 +131,8 @@ def prompts(count: int, seed: int) -> tuple[list[str], list[Wish]]:
 def _prompt(kind: str, rng: np.random.Generator) -> tuple[Scene, bool]:
     # A scene that is described and never drawn, and whether its place is said.
     words = [c for c in classes() if kind != "accessory" or any(d.eyes is not None for d in designs_of(c))]
+    if kind == "shape":
+        words = [c for c in words if any(d.shape for d in designs_of(c))]
     chosen = rng.choice(words, size=2 if kind in ("two", "size") else 1, replace=False)
     things = [Thing(designs_of(str(c))[0], (32, 32), 32) for c in chosen]
     place, place_said = str(rng.choice(list(PHRASES))), kind in ("two", "one") and rng.random() < 0.75
@@ -134,9 +144,9 @@ def _prompt(kind: str, rng: np.random.Generator) -> tuple[Scene, bool]:
         things = [_say(things[0], "accessory", accessory=worn)]
     elif kind == "size":
         things[0] = _say(things[0], "size", size_word=str(rng.choice(list(SIZE_WORDS))))
-    elif kind == "look":
-        pool = [design for design in designs_of(str(chosen[0])) if design.look]
-        things = [_say(things[0], "look", design=pool[rng.integers(len(pool))])]
+    elif kind in ("look", "shape"):
+        pool = [design for design in designs_of(str(chosen[0])) if getattr(design, kind)]
+        things = [_say(things[0], kind, design=pool[rng.integers(len(pool))])]
     text = caption(tuple(things), place, opening=STYLES.get(style, "photo of"), say_place=place_said)
     return Scene(tuple(things), place, text, style), place_said
 
