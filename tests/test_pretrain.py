@@ -1,5 +1,6 @@
 """Pretraining's parts: what is measured, which rows and processors a training leaves behind, and that it goes on where it was."""
 
+import csv
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file
 from torch._dynamo.testing import CompileCounter
 
@@ -154,14 +156,16 @@ def test_the_predictor_gives_what_the_unet_and_the_capture_give(tiny_unet):
     unet, random = tiny_unet(), torch.Generator().manual_seed(0)
     noisy, text = torch.randn(2, 4, 16, 16, generator=random), torch.randn(2, 77, 32, generator=random)
     t, originals = torch.tensor([5, 500]), processors(unet)
+    own = unet.attn_processors
+    unet.set_attn_processor(AttnProcessor())  # as the predictor does: the fused kernel rounds otherwise
     with torch.no_grad(), capture_attention(unet, 16) as store:
         expected = unet(noisy, t, text).sample
+    unet.set_attn_processor(own)
     predict, capture = grounded_predictor(unet)
     assert processors(unet) != originals
     with torch.no_grad():
         noise, maps = predict(noisy, t, text)
-    assert torch.allclose(noise, expected, atol=1e-5)  # plain attention rounds otherwise than the fused kernel
-    assert torch.allclose(maps, average_maps(store), atol=1e-6)
+    assert torch.equal(noise, expected) and torch.allclose(maps, average_maps(store), atol=1e-6)
     seen = next(processor for processor in processors(unet) if isinstance(processor, CapturingProcessor)).record.__self__
     assert len(seen) == 3
     capture(False)
@@ -209,6 +213,33 @@ def test_a_training_goes_on_where_it_was_and_leaves_the_model_as_stock(new_tiny_
     train(images=8)
     assert shown == [2, 3, 4] and "unet step 4/4" in capsys.readouterr().out
     assert len((tmp_path / "training.csv").read_text().splitlines()) == 4  # the names and three rows
+
+
+def test_bfloat16_is_for_the_arithmetic_alone(new_tiny_pipe, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(function):  # stands in for the compiler
+        def predict(*arguments):
+            noise, maps = function(*arguments)
+            seen.append((noise.dtype, maps.dtype))
+            return noise, maps
+
+        return predict
+
+    monkeypatch.setattr(torch, "compile", watched)
+    errors = {}
+    for precision, number in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        torch.manual_seed(0)
+        pipe = new_tiny_pipe()
+        data, settings = small_set(pipe), UnetTraining(images=2, batch=2, warmup=1, precision=precision)
+        train_unet(pipe, data, data, tmp_path / precision, settings, device="cpu", every=1, on_progress=lambda *_: None)
+        assert seen.pop()[0] == number and not seen
+        assert {parameter.dtype for parameter in pipe.unet.parameters()} == {torch.float32}
+        (row,) = csv.DictReader((tmp_path / precision / "training.csv").open())
+        errors[precision] = float(row["error"])
+    assert errors["bfloat16"] == pytest.approx(errors["float32"], rel=0.01)
+    with pytest.raises(UserError, match="precision 'bf16'"):
+        UnetTraining(precision="bf16")
 
 
 def test_the_command_has_a_folder_of_its_own_and_says_bad_input_in_one_sentence(monkeypatch, capsys):

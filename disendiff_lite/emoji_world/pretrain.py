@@ -19,7 +19,7 @@ from PIL import Image
 from disendiff_lite.emoji_world.architecture import assemble, new_text_encoder, new_unet
 from disendiff_lite.emoji_world.command_line import run_main
 from disendiff_lite.emoji_world.dataset import load_scenes
-from disendiff_lite.emoji_world.pretrain_unet import UnetTraining, train_unet
+from disendiff_lite.emoji_world.pretrain_unet import PRECISIONS, UnetTraining, train_unet
 from disendiff_lite.emoji_world.pretrain_vae import train_vae
 from disendiff_lite.emoji_world.training_data import latent_scale, training_set
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=UnetTraining.batch,
                         help="images of one step; a GPU is idle with few, and more want a higher rate (default: %(default)s)")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=UnetTraining.learning_rate, help="(default: %(default)s)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=UnetTraining.precision,
+    parser.add_argument("--precision", choices=PRECISIONS, default=UnetTraining.precision,
                         help="of the UNet's arithmetic; bfloat16 is faster where the processor has it (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -24,14 +24,15 @@ from disendiff_lite.emoji_world.architecture import new_scheduler
 from disendiff_lite.emoji_world.checkpoints import load_state, save_state
 from disendiff_lite.emoji_world.training_data import TrainingSet
 from disendiff_lite.emoji_world.used_rows import RARE_WORD, UsedRows, insert_before
-from disendiff_lite.errors import UserError
+from disendiff_lite.errors import UserError, check_name
 
 CHECKPOINT_EVERY = 250  # steps
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class UnetTraining:
-    """What one run of the UNet's training is made of. Raises UserError for a batch that makes no step."""
+    """What one run of the UNet's training is made of. Raises UserError for a batch that makes no step or an unknown precision."""
 
     images: int = 150_000  # training images in all, repeats counted; 0 leaves the UNet as it is
     batch: int = 12  # small on purpose: where images are scarce, many small steps learn more
@@ -44,10 +45,11 @@ class UnetTraining:
     object_weight: float = 2.0  # of the noise error on objects, relative to the smooth background
     snr_cap: float = 5.0  # min-SNR: errors at lower noise than this signal-to-noise ratio count less
     noise_balance: float = 0.3  # weight SNR^-this above that noise, where errors are small but the caption decides what is drawn
-    precision: str = "float32"  # in which the networks compute; the weights stay float32. A CPU with bfloat16 arithmetic: "bfloat16"
+    precision: str = "float32"  # one of PRECISIONS, in which the networks compute; the weights stay float32
     seed: int = 0
 
     def __post_init__(self):
+        check_name(self.precision, PRECISIONS, "precision")
         if self.batch < 1 or 0 < self.images < self.batch:
             raise UserError(f"A batch of {self.batch} of {self.images} images makes no step: choose from 1 to {self.images}.")
 

@@ -73,8 +73,9 @@ def shown(scene: Scene) -> Wish:
 def outcomes(wishes: Sequence[Wish], findings: Findings) -> dict[str, np.ndarray]:
     """For each of QUESTIONS, whether each wish that asks it was met: bool arrays, one value a picture or wished thing.
 
-    Colour, accessory, size, look and shape count as met only where the object itself is found, except in "colour of a found object", which leaves
-    out objects that are not found. "both objects" and size are asked of pictures of two objects alone. findings: of as many pictures as there are wishes.
+    Colour, accessory, size, look and shape count as met only where the object itself is found, except in "colour of a found object",
+    which leaves out objects that are not found. "both objects" and size are asked of pictures of two objects alone.
+    findings: of as many pictures as there are wishes.
     """
     met: dict[str, list[bool]] = {question: [] for question in QUESTIONS}
     for row, wish in enumerate(wishes):
