@@ -2,7 +2,7 @@
 
 import sys
 
-from disendiff_lite.cli import main
+from disendiff_lite.cli.options import main
 
 if __name__ == "__main__":
     sys.exit(main())

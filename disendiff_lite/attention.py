@@ -18,7 +18,8 @@ import torch
 from diffusers import Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttentionProcessor
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.tokens import ConceptPositions
 
 
 @dataclass
@@ -169,6 +170,18 @@ def average_maps(
         ) from None
     mean = torch.stack(chosen).mean(dim=0)  # (B, Q, T)
     return mean.transpose(1, 2).unflatten(2, store.grid)  # (B, T, h, w)
+
+
+def concept_maps(maps: torch.Tensor, concepts: Sequence[ConceptPositions]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The maps of each concept's modifier and of its class; a class of several sub-word tokens has the mean of their maps.
+
+    maps: (T, h, w), of the prompt's tokens. concepts: N places among the T, from tokens.find_positions.
+
+    Returns the modifiers' and the classes' maps, (N, h, w) each, with gradient.
+    """
+    modifiers = torch.stack([maps[concept.modifier] for concept in concepts])  # (N, h, w)
+    classes = torch.stack([maps[list(concept.class_)].mean(dim=0) for concept in concepts])  # (N, h, w)
+    return modifiers, classes
 
 
 def _cross_attention(unet: UNet2DConditionModel) -> Iterator[tuple[Transformer2DModel, dict[str, Attention]]]:

@@ -7,10 +7,12 @@ L_bind, `separate_weight=0.0` without L_s&s, `suppress=False` without suppressio
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from disendiff_lite.errors import UserError, check_name
-from disendiff_lite.files import read_text, write_text
+from disendiff_lite.support.errors import UserError, check_name
+from disendiff_lite.support.files import read_json, write_text
+from disendiff_lite.support.typed import typed_settings
 
 METHODS = ("disendiff", "custom_diffusion", "dreambooth", "textual_inversion")
 
@@ -136,13 +138,7 @@ class Config:
 
         Raises UserError if the file is missing, is not JSON, or holds a setting that does not exist or is not right.
         """
-        try:
-            settings = json.loads(read_text(path))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is not JSON (line {error.lineno}): mend it, or delete it and train anew.") from None
-        if not isinstance(settings, dict):
-            raise UserError(f"{path} does not hold settings by name: write it as {{\"steps\": 250, ...}}.")
-        return cls.from_dict(settings)
+        return cls.from_dict(read_json(path, "is not JSON with settings by name (line {line}): mend it, or delete it and train anew."))
 
 
 def paper(**changes) -> Config:
@@ -156,6 +152,15 @@ def emoji(**changes) -> Config:
 
 
 PRESETS = {"paper": paper, "emoji": emoji}
+
+
+def config_changes(settings: Sequence[str]) -> dict:
+    """Settings "key=value" of a Config, as a command line has them, as a dict of typed values.
+
+    Raises UserError if a key does not exist (the nearest one is named), comes twice, or its value is of another type.
+    """
+    kinds = {field.name: tuple if field.type == tuple[str, ...] else field.type for field in dataclasses.fields(Config)}
+    return typed_settings(settings, kinds, "setting")
 
 
 def _preset(name: str, base: dict, changes: dict) -> Config:

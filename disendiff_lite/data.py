@@ -13,8 +13,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageOps
 
 from disendiff_lite.config import Config
-from disendiff_lite.images import centre_square, to_tensor
-from disendiff_lite.prior import PriorImages
+from disendiff_lite.support.images import centre_square, to_tensor
 
 SHRINK_CHANCE = 2 / 3  # of a scale in SHRINK_RANGE; else it is in ENLARGE_RANGE
 SHRINK_RANGE = (1 / 3, 1.0)  # times the resolution
@@ -50,6 +49,14 @@ class Batch:
     mask: torch.Tensor
     captions: list[str]
     is_concept: list[bool]
+
+
+@dataclass(frozen=True)
+class PriorImages:
+    """Square RGB pictures of the plain classes, all with one caption, such as "a cat and a dog"."""
+
+    caption: str
+    pictures: list[Image.Image]
 
 
 def augment(

@@ -12,7 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.support.errors import UserError
 
 EPSILON = 1e-8  # keeps the normalisation of a constant map finite
 SIGMA = 0.5  # of the published kernel, see smooth()

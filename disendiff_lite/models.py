@@ -1,8 +1,10 @@
 """Load a Stable Diffusion pipeline by a short name, a folder or a hub id, and choose which of its weights train."""
 
+import contextlib
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -13,15 +15,18 @@ from huggingface_hub import hf_hub_download, model_info
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from disendiff_lite.errors import UserError, first_line
+from disendiff_lite.config import Config, emoji, paper
+from disendiff_lite.support.errors import UserError, first_line
+from disendiff_lite.support.files import read_json
+from disendiff_lite.support.paths import EMBEDDED_MODEL
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "emoji-diffusion"
 SHORT_NAMES = {
-    "emoji": str(EMBEDDED),
+    "emoji": str(EMBEDDED_MODEL),
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd14": "CompVis/stable-diffusion-v1-4",
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SMALL = 16  # latents of the embedded model are 16x16; Stable Diffusion's are 64x64 and larger
 KEYS_AND_VALUES = re.compile(r"\.attn2\.to_[kv]\.weight$")
 
 
@@ -79,30 +84,73 @@ def pick_device(device=None) -> torch.device:
     raise UserError(f"There is no device {str(device)!r} on this machine: use one of {', '.join(available)}.")
 
 
-def choose_trainable(pipe, method: str) -> dict[str, nn.Parameter]:
-    """The UNet parameters that a method trains, by name; the new tokens' embeddings come on top of them.
-
-    disendiff and custom_diffusion train the key and value projections of every cross-attention layer, dreambooth the
-    whole UNet, textual_inversion none.
-
-    method: one of config.METHODS.
-
-    Returns parameters by their name in the UNet, in its order. Raises UserError if the UNet has no plain `attn2.to_k` and
-    `attn2.to_v`, as when LoRA adapters wrap them.
-    """
-    if method == "textual_inversion":
-        return {}
-    if method == "dreambooth":
-        return dict(pipe.unet.named_parameters())
-    return keys_and_values(pipe.unet)
-
-
 def keys_and_values(unet) -> dict[str, nn.Parameter]:
     """The weights of `attn2.to_k` and `attn2.to_v` of every cross-attention layer, by name; UserError if there are none."""
     found = {name: weight for name, weight in unet.named_parameters() if KEYS_AND_VALUES.search(name)}
     if not found:
         raise UserError("This UNet has no plain attn2.to_k and attn2.to_v layers: fuse or unload its LoRA adapters first.")
     return found
+
+
+def preset_for(name: str) -> Callable[..., Config]:
+    """The preset that suits a model's size: `emoji` for the embedded one and others with latents as small, else `paper`."""
+    if name == "emoji":
+        return emoji
+    settings = Path(name, "unet", "config.json")
+    side = None
+    if settings.is_file():
+        with contextlib.suppress(UserError):  # loading the model will say what is wrong with it
+            side = read_json(settings, "is damaged").get("sample_size")
+    return emoji if isinstance(side, int) and side <= SMALL else paper
+
+
+def absolute_model(name: str) -> str:
+    """A folder's path that holds everywhere; short names and hub ids as they are."""
+    return str(Path(name).resolve()) if name not in SHORT_NAMES and Path(name).is_dir() else name
+
+
+def model_name(pipe: StableDiffusionPipeline) -> str:
+    """What load_pipeline was asked for, by its short name if it has one; "" for a pipeline that was put together by hand."""
+    source = getattr(pipe.config, "_name_or_path", None) or ""
+    short = [name for name, known in SHORT_NAMES.items() if known == source]
+    return short[0] if short else absolute_model(source)
+
+
+def weights_hash(name: str) -> str | None:
+    """16 hex digits that name the weights of a model's UNet, as they lie on this disk; None for a model of the hub."""
+    digest = hashlib.sha256()
+    files = sorted(Path(SHORT_NAMES.get(name, name), "unet").glob("*.safetensors"))
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16] if files else None
+
+
+def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> dict[str, str]:
+    """A hash of the cross-attention keys and values, once as float16 and once as bfloat16.
+
+    Two roundings, because the same weights may be loaded in float32 today and in half precision tomorrow: rounded to the
+    coarser of the two types they are the same again.
+
+    unet: the UNet, or one whose keys and values are in use for training.
+    base: weights by name that take the place of the UNet's, those from before the training; None takes all from the UNet.
+
+    Returns {"float16": 16 hex digits, "bfloat16": 16 hex digits}.
+    """
+    weights = {**keys_and_values(unet), **(base or {})}
+    hashes = {"float16": hashlib.sha256(), "bfloat16": hashlib.sha256()}
+    for name in sorted(name for name in weights if KEYS_AND_VALUES.search(name)):
+        for kind, digest in hashes.items():
+            rounded = weights[name].detach().to("cpu", getattr(torch, kind)).contiguous()
+            digest.update(f"{name} {tuple(rounded.shape)}".encode())
+            digest.update(rounded.view(torch.int16).numpy().tobytes())
+    return {kind: digest.hexdigest()[:16] for kind, digest in hashes.items()}
+
+
+def same_model(unet, expected: Mapping[str, str]) -> bool:
+    """Whether the UNet is the one that `expected`, from model_fingerprint, names; its own precision decides which hash counts."""
+    kind = "bfloat16" if unet.dtype == torch.bfloat16 else "float16"
+    return model_fingerprint(unet)[kind] == expected.get(kind)
 
 
 def _dtype(dtype) -> torch.dtype:

@@ -1,15 +1,7 @@
-"""Attention recordings: run the model once, keep every map of the chosen words, look at them for as long as you like.
+"""Record attention: run the model once, and keep every map of the chosen words for as long as you like."""
 
-An AttentionRecord holds the maps of one prompt at each denoising step, layer and head, with the picture they belong to. It
-needs no model any more, so that figures and an interactive explorer only index arrays, and it goes to one file and back.
-"""
-
-import dataclasses
-import json
-import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,70 +9,13 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.attention import AttentionStore, capture_attention
+from disendiff_lite.attention_record import AttentionRecord, grid_name
 from disendiff_lite.config import Config
 from disendiff_lite.data import LatentEncoder, Sample
-from disendiff_lite.errors import UserError
-from disendiff_lite.files import replacing
-from disendiff_lite.generate import check_prompt, picture_seeds
-from disendiff_lite.images import centre_square, to_rgb, to_tensor
-from disendiff_lite.sampling import sample
-from disendiff_lite.tokens import ConceptPositions, token_words
-from disendiff_lite.train import make_noiser
-
-FIELDS = "record"  # the entry of the file that holds, as JSON, what is not an array
-
-
-@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
-class AttentionRecord:
-    """Attention maps of one prompt and one picture.
-
-    prompt: what was asked. words: the kept tokens as text, a class of several tokens having several.
-    positions: where they stand in the prompt. roles: for each "modifier", "class" or "".
-    times: the noise level of each step, as a timestep of the model's schedule (999 is pure noise, for most).
-    picture: uint8 (height, width, 3), what came out, or the reference picture.
-    layers: for each grid, the names of its layers in the order in which the UNet runs them.
-    maps: for each grid, named "16x16" (height, width), float16 (steps, layers, heads, tokens, h, w), probabilities in [0, 1].
-    """
-
-    prompt: str
-    words: tuple[str, ...]
-    positions: tuple[int, ...]
-    roles: tuple[str, ...]
-    times: tuple[int, ...]
-    picture: np.ndarray
-    layers: dict[str, tuple[str, ...]]
-    maps: dict[str, np.ndarray]
-
-    def save(self, path) -> None:
-        """Write the record as one compressed .npz file, whole or not at all."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        arrays = {f"maps {grid}": maps for grid, maps in plain.pop("maps").items()}
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, picture=plain.pop("picture"), **arrays, **{FIELDS: np.array(json.dumps(plain))})
-
-    def to_html(
-        self, path, other=None, names: Sequence[str] = ("before", "after"), words: Sequence[str] | None = None
-    ) -> None:
-        """Write an explorer page that opens with a double click; arguments and errors as for explorer_page.write_explorer."""
-        from disendiff_lite.explorer_page import write_explorer  # which draws records, and so imports this file
-
-        write_explorer(path, self, other, names, words)
-
-    @classmethod
-    def load(cls, path) -> "AttentionRecord":
-        """Read a record that `save` wrote. Raises UserError if the file is missing, damaged or something else."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                plain = json.loads(str(file[FIELDS]))
-                maps = {grid: file[f"maps {grid}"] for grid in plain["layers"]}
-                picture = file["picture"]
-        except FileNotFoundError:
-            raise UserError(f"There is no attention record {path}: check the path, or record it first.") from None
-        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
-            raise UserError(f"{path} is damaged or not an attention record: record it again.") from None
-        layers = {grid: tuple(names) for grid, names in plain.pop("layers").items()}
-        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-        return cls(**lists, layers=layers, maps=maps, picture=picture)
+from disendiff_lite.sampling import make_noiser, picture_seeds, sample
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.images import centre_square, to_rgb, to_tensor
+from disendiff_lite.tokens import ConceptPositions, check_prompt, token_words
 
 
 def record_maps(
@@ -159,41 +94,6 @@ def maps_on_picture(
         pipe.unet(noisy, steps, text)
     maps = [_stacked(store, lambda calls: calls[0]) for store in stores]
     return _record(prompt, words, positions, concepts, times, picture, stores, maps)
-
-
-def mean_maps(
-    record: AttentionRecord,
-    resolution: int | tuple[int, int] | None = None,
-    *,
-    step: int | None = None,
-    layer: int | None = None,
-    head: int | None = None,
-) -> np.ndarray:
-    """One map a word: the mean over steps, layers and heads, or that of one of them.
-
-    resolution: the grid, a side or (height, width); None takes the first that was recorded.
-    step, layer, head: numbers from 0, negative from the end.
-
-    Returns float32 (tokens, h, w) in [0, 1]. Raises UserError if the record has no such grid, step, layer or head.
-    """
-    grid = next(iter(record.maps)) if resolution is None else grid_name(resolution)
-    if grid not in record.maps:
-        raise UserError(f"The record has no {grid} maps: choose one of {', '.join(record.maps)}, or record them too.")
-    maps = record.maps[grid]  # (steps, layers, heads, tokens, h, w)
-    for axis, (name, number) in enumerate({"step": step, "layer": layer, "head": head}.items()):
-        if number is None:
-            continue
-        size = maps.shape[axis]
-        if not -size <= number < size:
-            raise UserError(f"The record has no {name} {number}: choose one from 0 to {size - 1}.")
-        maps = np.take(maps, [number], axis=axis)
-    return maps.mean(axis=(0, 1, 2), dtype=np.float32)
-
-
-def grid_name(resolution: int | tuple[int, int]) -> str:
-    """How a record names a grid: "16x16", height first."""
-    h, w = (resolution, resolution) if isinstance(resolution, int) else resolution
-    return f"{h}x{w}"
 
 
 class _Times:

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
-from disendiff_lite.errors import UserError
+from disendiff_lite.support.errors import UserError
 
 DIFFUSERS_MULTIPLE = 8  # pixels; a side that it does not divide is refused, whatever the model's latent cell
 
@@ -63,3 +64,17 @@ def ddim(pipe: StableDiffusionPipeline) -> Iterator[None]:
         yield
     finally:
         pipe.scheduler = original
+
+
+def make_noiser(pipe: StableDiffusionPipeline) -> DDPMScheduler:
+    """The scheduler that adds the model's noise, whichever scheduler the pipeline samples with."""
+    config = pipe.scheduler.config
+    # from_config alone would forget a prediction type that was set on the scheduler after it was made.
+    return DDPMScheduler.from_config(config, prediction_type=config.prediction_type)
+
+
+def picture_seeds(seed: int, count: int) -> list[int]:
+    """Seeds for pictures 0 to count - 1, mixed so that neighbouring seeds share no picture; UserError if `seed` is negative."""
+    if seed < 0:
+        raise UserError(f"The seed is {seed}: give a whole number from 0.")
+    return [int(np.random.SeedSequence((seed, index)).generate_state(1)[0]) for index in range(count)]

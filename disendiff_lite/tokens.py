@@ -18,8 +18,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
-from disendiff_lite.errors import UserError
-from disendiff_lite.wording import enumeration
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.text import enumeration
 
 PROMPT_LENGTH = 77  # positions of CLIP's text encoder, the start and end marks included
 MERGES = 49152 - 256 - 2  # the merges of the vocabulary file that CLIP uses; the rest of the file is left over
@@ -120,6 +120,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
             f"shorten it ({prompt[:60]!r}...)."
         )
     return ids
+
+
+def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+    """Raise UserError if the prompt holds an unknown modifier or is too long: either would be drawn as if all were well."""
+    for modifier in MODIFIER.findall(prompt):
+        if len(tokenizer(modifier, add_special_tokens=False).input_ids) != 1:
+            raise UserError(f"The model does not know {modifier}: load the run that learned it, or mend its spelling.")
+    prompt_ids(tokenizer, prompt)
 
 
 def token_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:

@@ -5,7 +5,7 @@ rows cannot move, not even by weight decay, and the optimiser keeps no state for
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from disendiff_lite.config import Config
-from disendiff_lite.models import choose_trainable
+from disendiff_lite.models import keys_and_values
+from disendiff_lite.support.errors import UserError
 
 EMBEDDINGS = "embeddings"  # the name of the new tokens' rows among the trained tensors
 
@@ -85,6 +86,66 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
             pipe.unet.enable_gradient_checkpointing()
             stack.callback(pipe.unet.disable_gradient_checkpointing)
         yield trainable
+
+
+def choose_trainable(pipe, method: str) -> dict[str, nn.Parameter]:
+    """The UNet parameters that a method trains, by name; the new tokens' embeddings come on top of them.
+
+    disendiff and custom_diffusion train the key and value projections of every cross-attention layer, dreambooth the
+    whole UNet, textual_inversion none.
+
+    method: one of config.METHODS.
+
+    Returns parameters by their name in the UNet, in its order. Raises UserError if the UNet has no plain `attn2.to_k` and
+    `attn2.to_v`, as when LoRA adapters wrap them.
+    """
+    if method == "textual_inversion":
+        return {}
+    if method == "dreambooth":
+        return dict(pipe.unet.named_parameters())
+    return keys_and_values(pipe.unet)
+
+
+def pack_state(
+    trainable: Trainable, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """The state after a step: "weights/<name>", "optimizer/<name>/<moment>", and "generator", (bytes,) uint8."""
+    tensors = {"generator": generator.get_state()}
+    for name, parameter in trainable.named().items():
+        tensors[f"weights/{name}"] = parameter
+        tensors |= {f"optimizer/{name}/{moment}": value for moment, value in optimizer.state[parameter].items()}
+    return tensors
+
+
+def unpack_state(
+    tensors: Mapping[str, torch.Tensor],
+    trainable: Trainable,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> None:
+    """Put a state of pack_state back; an empty one changes nothing.
+
+    Raises UserError if it belongs to other weights; some may then have been overwritten.
+    """
+    if not tensors:
+        return
+    moments = {name: {} for name in trainable.named()}
+    try:
+        for key in tensors:
+            if key.startswith("optimizer/"):
+                _, name, moment = key.split("/")
+                moments[name][moment] = tensors[key]
+        with torch.no_grad():
+            for name, parameter in trainable.named().items():
+                parameter.copy_(tensors[f"weights/{name}"])
+                # AdamW keeps its step count on the CPU and the rest beside the parameter.
+                optimizer.state[parameter] = {
+                    moment: value if moment == "step" else value.to(parameter) for moment, value in moments[name].items()
+                }
+        generator.set_state(tensors["generator"])
+    except (KeyError, RuntimeError):
+        raise UserError("The checkpoint does not fit this run: delete the run's folder and train again.") from None
+    trainable.write_back()
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from disendiff_lite.emoji_world.architecture import new_scheduler
-from disendiff_lite.recording import AttentionRecord
+from disendiff_lite.attention_record import AttentionRecord
+from disendiff_lite.emoji_world.train.architecture import new_scheduler
 from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.

@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 
 from disendiff_lite.attention import AttentionStore, average_maps, capture_attention
-from disendiff_lite.errors import UserError
+from disendiff_lite.support.errors import UserError
 
 TOKENS = 77
 SD2 = dict(use_linear_projection=True, upcast_attention=True, attention_head_dim=(2, 4))

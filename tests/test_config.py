@@ -8,7 +8,7 @@ import pytest
 
 import disendiff_lite
 from disendiff_lite.config import METHODS, PRESETS, Config, emoji, paper
-from disendiff_lite.errors import UserError
+from disendiff_lite.support.errors import UserError
 
 
 def test_paper_has_the_published_numbers():
@@ -95,6 +95,6 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_every_setting_is_read_somewhere():
     package = Path(disendiff_lite.__file__).parent
-    source = "\n".join(path.read_text() for path in package.glob("*.py"))
+    source = "\n".join(path.read_text() for path in package.rglob("*.py"))
     unread = [f.name for f in dataclasses.fields(Config) if not re.search(rf"(config|self)\.{f.name}\b", source)]
     assert unread == []

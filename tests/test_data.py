@@ -8,10 +8,18 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 
 from disendiff_lite.config import emoji
-from disendiff_lite.data import FAR_PREFIXES, NEAR_PREFIXES, LatentEncoder, TrainingData, augment, possible_captions
-from disendiff_lite.errors import UserError
-from disendiff_lite.images import centre_square, load_image, to_tensor
-from disendiff_lite.prior import PriorImages, load_prior, make_prior
+from disendiff_lite.data import (
+    FAR_PREFIXES,
+    NEAR_PREFIXES,
+    LatentEncoder,
+    PriorImages,
+    TrainingData,
+    augment,
+    possible_captions,
+)
+from disendiff_lite.runs.prior import load_prior, make_prior
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.images import centre_square, load_image, to_tensor
 
 CAPTION = "photo of a <new1> cat and <new2> dog"
 CONFIG = emoji(augment=True, prior_probability=0.5, prior_images=5, prior_batch=2, inference_steps=2, flip_probability=0.0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from disendiff_lite.errors import UserError
 from disendiff_lite.losses import bind_loss, calibration_loss, normalise, separate_loss, smooth, soft_iou, suppress
+from disendiff_lite.support.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = {case["name"]: case["expected"] for case in json.loads((GOLDEN / "calibration.json").read_text())}

@@ -9,9 +9,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from disendiff_lite import models
-from disendiff_lite.errors import UserError
-from disendiff_lite.fingerprint import model_fingerprint, same_model
-from disendiff_lite.models import EMBEDDED, choose_trainable, load_pipeline, pick_device
+from disendiff_lite.models import load_pipeline, model_fingerprint, pick_device, same_model
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.paths import EMBEDDED_MODEL
+from disendiff_lite.trainable import choose_trainable
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def test_a_changed_model_is_another(tiny_pipe):
 
 
 def test_short_names(folder, monkeypatch):
-    assert models.SHORT_NAMES["emoji"] == str(EMBEDDED)
-    assert EMBEDDED.parts[-2:] == ("data", "emoji-diffusion")
+    assert models.SHORT_NAMES["emoji"] == str(EMBEDDED_MODEL)
+    assert EMBEDDED_MODEL.parts[-2:] == ("data", "emoji-diffusion")
     monkeypatch.setitem(models.SHORT_NAMES, "emoji", str(folder))
     assert load_pipeline("emoji", device="cpu").unet.config.sample_size == 16
 

@@ -12,12 +12,13 @@ import nbformat
 import pytest
 from PIL import Image
 
-from disendiff_lite.notebooks import FOLDER, execute, notebook_parameters
-from disendiff_lite.page import WIDGET
-from disendiff_lite.progress import clock
-from disendiff_lite.refresh_notebooks import SETUP, clean_copy
+from disendiff_lite.report.execute import execute, notebook_parameters
+from disendiff_lite.report.page import WIDGET
+from disendiff_lite.report.refresh import SETUP, clean_copy
+from disendiff_lite.support.paths import NOTEBOOKS
+from disendiff_lite.support.progress import clock
 
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
 MOST_LINES, MOST_BYTES = 20, 300_000
 FEWEST_CELLS, MOST_CELLS = 25, 40
 PARAMETERS = {"model", "pair", "seed", "run_dir"}

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from disendiff_lite.attention import average_maps, capture_attention
+from disendiff_lite.attention_record import AttentionRecord, mean_maps
 from disendiff_lite.config import emoji
-from disendiff_lite.errors import UserError
-from disendiff_lite.generate import generate
-from disendiff_lite.images import to_tensor
-from disendiff_lite.recording import AttentionRecord, maps_on_picture, mean_maps, record_maps
+from disendiff_lite.recording import maps_on_picture, record_maps
+from disendiff_lite.runs.generate import generate
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.images import to_tensor
 from disendiff_lite.tokens import add_modifiers, find_positions
 
 CONFIG = emoji(inference_steps=3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from open_clip import get_tokenizer
 
-from disendiff_lite.errors import UserError
+from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import (
     ConceptPositions,
     add_modifiers,

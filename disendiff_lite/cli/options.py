@@ -1,0 +1,125 @@
+"""The command line: what each verb takes, and how every kind of end looks.
+
+    exit status 0 done · 1 a notebook's cell failed · 2 bad input, one sentence on stderr · 130 interrupted, one line on stderr
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from disendiff_lite.support.errors import UserError
+
+DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than disendiff"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; what argparse refuses exits with 2 by itself."""
+    args = build_parser().parse_args(argv)
+    try:
+        # The commands bring torch and diffusers with them: --help and a misspelt option should not wait for that.
+        from disendiff_lite.cli import commands
+
+        return getattr(commands, args.verb)(args) or 0
+    except UserError as error:
+        print(f"{args.verb}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output went away; without this Python complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        mend = "the same command goes on from the last checkpoint" if args.verb in ("train", "report") else "start it again"
+        print(f"\n{args.verb}: interrupted; {mend}.", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m disendiff_lite",
+        description="Learn two concepts from one picture and keep them apart (DisenDiff). From one picture to a report.",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{train,generate,score,report}")
+    _add_train(_add_verb(verbs, "train", "learn the concepts of one picture"))
+    _add_generate(_add_verb(verbs, "generate", "draw pictures with what a run learned"))
+    _add_score(_add_verb(verbs, "score", "measure image- and text-alignment of a run"))
+    _add_report(_add_verb(verbs, "report", "train, draw and score in notebooks, and write one HTML page"))
+    return parser
+
+
+def _add_verb(verbs, name: str, summary: str) -> argparse.ArgumentParser:
+    return verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    _add_model(parser, default="emoji")
+    parser.add_argument("--method", default="disendiff", help="disendiff, custom_diffusion, dreambooth or textual_inversion")
+    parser.add_argument("--preset", help="paper or emoji: the recipe; by default the one that suits the model's size")
+    parser.add_argument("--prompt", help="caption of the picture, with modifiers: 'photo of a <new1> cat and <new2> dog'")
+    parser.add_argument("--prior", metavar="FOLDER", help="own pictures of the plain classes, instead of the model's")
+    parser.add_argument("--seed", type=int, help="of everything that is random (default 0)")
+    _add_settings(parser, "any setting of the recipe, such as steps=100 or calibration_weight=0")
+    parser.add_argument("--run-dir", metavar="FOLDER", help=f"where the run is written (default {DEFAULT_FOLDER})")
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    prompts = "such as 'a <new1> cat on the beach'; by default the set that shows everything"
+    parser.add_argument("prompts", metavar="PROMPT", nargs="*", help=prompts)
+    parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4)")
+    parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
+    _add_settings(parser, "settings of the sampling, such as inference_steps=50 or guidance_scale=8")
+    _add_model(parser, default=None)
+    parser.add_argument("--out", metavar="FOLDER", help="where the pictures go (default RUN/generated)")
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    crops = "one picture of each concept alone; shipped references have theirs"
+    parser.add_argument("--crops", metavar="A.png,B.png", help=crops)
+    parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4, the paper has 16)")
+    parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
+    _add_settings(parser, "settings of the sampling, such as inference_steps=50")
+    parser.add_argument("--scorer", help="emoji, clip or another CLIP model (default: the one that suits the model)")
+    _add_model(parser, default=None)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    source = _add_source(parser)
+    source.add_argument("--all-pairs", action="store_true", help="every shipped pair, several at a time, and an index page over them")
+    parser.add_argument("--jobs", type=_at_least_one, metavar="N", help="pairs at a time with --all-pairs (default: one a core)")
+    parser.add_argument("--model", help="a short name, a folder or a hub id (default: the notebook's)")
+    parser.add_argument("--method", help="disendiff, custom_diffusion, dreambooth or textual_inversion")
+    parser.add_argument("--seed", type=int, help="of everything that is random")
+    _add_settings(parser, "any parameter of the notebooks, such as steps=100")
+    parser.add_argument("--notebooks", default="00_quickstart", help="names with commas between, or all (default 00_quickstart)")
+    where = f"where the report is written (default {DEFAULT_FOLDER}; runs/all-pairs with a folder a pair for all of them)"
+    parser.add_argument("--run-dir", metavar="FOLDER", help=where)
+
+
+def _add_source(parser: argparse.ArgumentParser):
+    """The options that name the picture; returns the group of those of which there must be one."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pair", help="a shipped reference picture, such as cat_dog")
+    source.add_argument("--image", metavar="FILE", help="a picture of your own, together with --classes")
+    parser.add_argument("--classes", help="what your picture shows, such as cat,dog")
+    return source
+
+
+def _add_model(parser: argparse.ArgumentParser, default: str | None) -> None:
+    shown = default or "the one that the run was trained on"
+    parser.add_argument("--model", default=default, help=f"a short name, a folder or a hub id (default: {shown})")
+    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: the fastest there is)")
+
+
+def _add_settings(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--set", dest="settings", metavar="NAME=VALUE", action="append", default=[], help=what)
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,90 @@
+"""Can the embedded model learn an individual that it never saw? Learn some from one picture each, and see whether it is recognised.
+
+A picture counts when the scorer finds it more like the individual's own sprite than like any of nineteen others of its class, which
+differ from it in design, in colour or in both. How often the scorer is right about *drawn* pictures of the individual stands beside.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from disendiff_lite.config import Config
+from disendiff_lite.emoji_world.draw.draw_references import crop
+from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, render
+from disendiff_lite.emoji_world.draw.views import mean_colour, picture_of, random_individual
+from disendiff_lite.emoji_world.draw.world import HELD_OUT_HUES, classes, designs_of, hue_colour
+from disendiff_lite.evaluate.clip import Scorer, embed_pictures
+from disendiff_lite.models import load_pipeline
+from disendiff_lite.runs.generate import generate
+from disendiff_lite.runs.train import train
+
+CANDIDATES = 20  # the individual and others of its class
+LEAST_DIFFERENCE = 0.15  # between the mean colours (RGB in [0, 1]) of two individuals of one design
+PLACE, CENTRE, SIZE = "beach", (32.0, 38.0), 36.0
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """Whether each picture of one individual was recognised: generated ones, bool (N,), and drawn ones, bool (M,)."""
+
+    class_: str
+    generated: np.ndarray
+    drawn: np.ndarray
+
+
+def unseen_individuals(count: int, seed: int) -> list[Thing]:
+    """Individuals of held-out designs, the first ones of different classes; every second one in a held-out hue."""
+    rng = np.random.default_rng([6, seed])
+    named = [str(name) for name in rng.permutation([name for name in classes() if designs_of(name, held_out=True)])]
+    individuals = []
+    for index in range(count):
+        pool = designs_of(named[index % len(named)], held_out=True)
+        design = pool[rng.integers(len(pool))]
+        colour = hue_colour(float(rng.choice(list(HELD_OUT_HUES.values()))), 0.75, 0.85) if index % 2 else None
+        individuals.append(Thing(design, CENTRE, SIZE, colour))
+    return individuals
+
+
+def rivals(individual: Thing, rng: np.random.Generator) -> list[Thing]:
+    """CANDIDATES - 1 others of the individual's class, no two of them alike."""
+    found = [individual]
+    while len(found) < CANDIDATES:
+        other = replace(random_individual(rng, individual.design.class_), centre=CENTRE, size=SIZE, flipped=False)
+        if not any(_alike(other, one) for one in found):
+            found.append(other)
+    return found[1:]
+
+
+def _alike(a: Thing, b: Thing) -> bool:
+    return a.design == b.design and np.linalg.norm(mean_colour(a) - mean_colour(b)) < LEAST_DIFFERENCE
+
+
+def recognised(scorer: Scorer, pictures: list[Image.Image], candidates: list[Thing], rng: np.random.Generator) -> np.ndarray:
+    """Whether the first candidate is the best match of each picture: bool (number of pictures,).
+
+    A candidate is compared by the mean embedding of its crops from two backgrounds, for the background is not what is asked.
+    """
+    scenes = [render(Scene((thing,), place, ""), rng) for thing in candidates for place in (PLACE, "room")]
+    crops = embed_pictures(scorer, [crop(scene, 0) for scene in scenes]).unflatten(0, (len(candidates), 2)).mean(dim=1)  # (C, dim)
+    cosines = embed_pictures(scorer, pictures) @ torch.nn.functional.normalize(crops, dim=1).T  # (P, C)
+    return (cosines.argmax(dim=1) == 0).numpy()
+
+
+def learn_individuals(
+    model: str, scorer: Scorer, config: Config, *, count: int, pictures: int, seed: int
+) -> Iterator[Recognised]:
+    """Learn `count` unseen individuals one after the other by `config`, each from one picture; generate `pictures` of each."""
+    for index, individual in enumerate(unseen_individuals(count, seed)):
+        rng = np.random.default_rng([7, seed, index])
+        class_ = individual.design.class_
+        reference = render(Scene((individual,), PLACE, ""), rng)
+        candidates = [individual, *rivals(individual, rng)]
+        drawn = [Image.fromarray(picture_of([individual], rng).picture) for _ in range(pictures)]
+        pipe = load_pipeline(model)
+        for _ in train(pipe, Image.fromarray(reference.picture), [class_], config):
+            pass
+        made = generate(pipe, f"photo of a {config.modifiers[0]} {class_}", count=pictures, seed=seed, config=config)
+        yield Recognised(class_, recognised(scorer, made, candidates, rng), recognised(scorer, drawn, candidates, rng))

@@ -1,0 +1,61 @@
+"""Measured values as rows of one table, each with its 95 % interval."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from disendiff_lite.support.text import text_table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; None where a column has nothing to say."""
+
+    name: str
+    value: float
+    low: float  # of the 95 % interval
+    high: float
+    count: int
+    target: float | None = None
+    chance: float | None = None
+    judge: float | None = None
+    judge_decoded: float | None = None
+    unit: str = "%"
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `hits` in `count`; (0, 1) when nothing was counted."""
+    if count == 0:
+        return 0.0, 1.0
+    z, share = 1.96, hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def share_row(name: str, met: np.ndarray, **columns) -> Row:
+    """A row for a share, from one bool for each case."""
+    return Row(name, float(np.mean(met)) if len(met) else math.nan, *wilson(int(np.sum(met)), len(met)), len(met), **columns)
+
+
+def mean_row(name: str, values: np.ndarray, **columns) -> Row:
+    """A row for a mean, from one number for each case."""
+    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Row(name, mean, mean - half, mean + half, len(values), **columns)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned plain text."""
+    def number(value: float | None, unit: str) -> str:
+        if value is None:
+            return ""
+        return f"{value:.1%}" if unit == "%" else f"{value:.2f} {unit}".strip()
+
+    lines = [("", "target", "reached", "95 % interval", "count", "by chance", "judge (decoded)")]
+    for row in rows:
+        judge = number(row.judge, "%") + (f" ({row.judge_decoded:.1%})" if row.judge_decoded is not None else "")
+        interval = f"{number(row.low, row.unit)} to {number(row.high, row.unit)}"
+        lines.append((row.name, number(row.target, row.unit), number(row.value, row.unit), interval, str(row.count),
+                      number(row.chance, "%"), judge))  # fmt: skip
+    return text_table(lines)

@@ -1,0 +1,170 @@
+"""What was learned, as safetensors that stock diffusers loads: an embedding a token, and the changes of the UNet.
+
+    new1.safetensors, ...                  {"<new1>": [dim]}, for pipe.load_textual_inversion
+    pytorch_lora_weights.safetensors       the changes of the keys and values as a LoRA, for pipe.load_lora_weights
+    unet_weights.safetensors               dreambooth: every UNet tensor that changed, as it is now
+
+A change D = trained - base of a projection (out, in) becomes two factors by its singular value decomposition D = U S V':
+lora_B = U sqrt(S) (out, rank) and lora_A = sqrt(S) V' (rank, in). At full rank nothing is lost; below, the smallest singular
+values are dropped, which is the best that this rank allows. Each file's header names the model that it belongs to.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from disendiff_lite.config import Config
+from disendiff_lite.models import KEYS_AND_VALUES, model_fingerprint, same_model
+from disendiff_lite.runs.folder import RunRecord, read_run
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.files import read_tensors, write_tensors
+from disendiff_lite.tokens import add_modifiers
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+UNET_FILE = "unet_weights.safetensors"
+
+
+def save_learned(
+    folder, pipe: StableDiffusionPipeline, base: Mapping[str, torch.Tensor], modifiers: Sequence[str], config: Config
+) -> list[Path]:
+    """Write what a pipeline learned.
+
+    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU: keys and values
+        alone, the whole UNet, or none. modifiers: the new words. config: gives `method` and `saved_rank`.
+
+    Returns the files written. If the rank is not full, prints how much of the changes it loses.
+    """
+    folder = Path(folder)
+    header = {"model": model_fingerprint(pipe.unet, base)}
+    files = []
+    table = pipe.text_encoder.get_input_embeddings().weight
+    for modifier in modifiers:
+        row = table[pipe.tokenizer.convert_tokens_to_ids(modifier)]  # (dim,)
+        files.append(folder / embedding_file(modifier))
+        write_tensors(files[-1], {modifier: row.float().clone()}, header)
+    trained = {name: weight.detach().cpu() for name, weight in pipe.unet.named_parameters() if name in base}
+    if config.method == "dreambooth":
+        changed = {name: weight for name, weight in trained.items() if not torch.equal(weight, base[name])}
+        files.append(folder / UNET_FILE)
+        write_tensors(files[-1], changed, header)
+    elif trained:
+        changes = {name: weight.double() - base[name].double() for name, weight in trained.items()}
+        factors, lost = lora_factors(changes, config.saved_rank)
+        files.append(folder / LORA_FILE)
+        write_tensors(files[-1], factors, {**header, "lost": lost})
+        if config.saved_rank and lost > 1e-5:
+            print(f"Saved at rank {config.saved_rank}: {lost:.2%} of the key and value changes is lost (saved_rank 0 keeps all).")
+    return files
+
+
+def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = False) -> RunRecord:
+    """Put what a run learned on a pipeline, in place: the new words, their embeddings, and the changes of the UNet.
+
+    The changes are added to the weights themselves, so that sampling costs no more than before.
+
+    pipe: the base model that the run began with, loaded afresh, in any precision; with `any_model` another one whose layers
+        have the same shapes, such as its inpainting sister.
+    folder: of the run.
+
+    Returns the run's record (classes, modifiers, prompt). Raises UserError if the run is not finished, a file is missing,
+    truncated or made for another model, or the pipeline has the words already; the pipeline is then as it was.
+    """
+    folder = Path(folder)
+    record = read_run(folder)
+    if not record.finished:
+        raise UserError(f"The run in {folder} is not finished: start it again, it goes on from its last checkpoint.")
+    config = Config.load(folder / "config.json")
+    rows = [_read_embedding(pipe, folder, modifier) for modifier in record.modifiers]
+    weights = _read_unet_weights(pipe, folder, config.method)
+    if not any_model and not same_model(pipe.unet, record.model):
+        raise UserError(
+            f"What {folder} holds was learned on another model than the one loaded: load that one afresh, or allow any_model."
+        )
+    token_ids = add_modifiers(pipe, record.modifiers, config.initial_tokens)
+    table = pipe.text_encoder.get_input_embeddings().weight
+    parameters = dict(pipe.unet.named_parameters())
+    with torch.no_grad():
+        table[token_ids] = torch.stack(rows).to(table)
+        for name, weight in weights.items():
+            parameters[name].copy_(weight)
+    return record
+
+
+def embedding_file(modifier: str) -> str:
+    """The name of a token's file: "new1.safetensors" for "<new1>"; web interfaces take it as the word."""
+    return re.sub(r"[^\w-]", "", modifier) + ".safetensors"
+
+
+def lora_factors(changes: Mapping[str, torch.Tensor], rank: int = 0) -> tuple[dict[str, torch.Tensor], float]:
+    """Low-rank factors of weight changes, under the names that diffusers reads, all of one rank.
+
+    changes: name of a UNet weight -> its change (out, in). rank: how many singular values are kept; 0, or more than there are,
+        keeps all. Layers that have fewer are filled up with zeros: programs that load LoRAs expect one rank in a file.
+
+    Returns the factors, float32, and the share of the changes that is lost, ||D - B A|| / ||D|| over all layers, in [0, 1].
+    """
+    full = max(min(change.shape) for change in changes.values())
+    rank = min(rank or full, full)
+    factors, lost, total = {}, 0.0, 0.0
+    for name, change in changes.items():
+        left, values, right = torch.linalg.svd(change.double(), full_matrices=False)  # (out, r), (r,), (r, in)
+        root = values[:rank].sqrt()
+        up = torch.zeros(change.shape[0], rank)
+        down = torch.zeros(rank, change.shape[1])
+        up[:, : len(root)] = (left[:, :rank] * root).float()
+        down[: len(root)] = (root[:, None] * right[:rank]).float()
+        module = name.removesuffix(".weight")
+        factors[f"unet.{module}.lora_A.weight"] = down
+        factors[f"unet.{module}.lora_B.weight"] = up
+        lost += values[rank:].square().sum().item()
+        total += values.square().sum().item()
+    return factors, math.sqrt(lost / total) if total else 0.0
+
+
+def _read_embedding(pipe, folder: Path, modifier: str) -> torch.Tensor:
+    path = folder / embedding_file(modifier)
+    tensors, _ = read_tensors(path)
+    if list(tensors) != [modifier]:
+        raise UserError(f"{path} holds {', '.join(tensors) or 'nothing'} instead of {modifier}: train or copy it again.")
+    have, need = tuple(tensors[modifier].shape), (pipe.text_encoder.get_input_embeddings().weight.shape[1],)
+    if have != need:
+        raise UserError(f"{path} was made for another model: it has shape {have} and this text encoder needs {need}.")
+    return tensors[modifier]
+
+
+def _read_unet_weights(pipe, folder: Path, method: str) -> dict[str, torch.Tensor]:
+    """The UNet's weights after the change, by name, float32."""
+    parameters = dict(pipe.unet.named_parameters())
+    if method == "textual_inversion":
+        return {}
+    if method == "dreambooth":
+        tensors, _ = read_tensors(folder / UNET_FILE)
+        for name, tensor in tensors.items():
+            _check_fits(folder / UNET_FILE, name, tuple(tensor.shape), parameters)
+        return tensors
+    factors, _ = read_tensors(folder / LORA_FILE)
+    weights = {}
+    for key in (key for key in factors if key.endswith(".lora_A.weight")):
+        name = key.removeprefix("unet.").replace(".lora_A.weight", ".weight")
+        down, up = factors[key], factors.get(key.replace("lora_A", "lora_B"))
+        if up is None or up.shape[1] != len(down):
+            raise UserError(f"{folder / LORA_FILE} lacks the second half of {name}: train or copy it again.")
+        _check_fits(folder / LORA_FILE, name, (up.shape[0], down.shape[1]), parameters)
+        base = parameters[name].detach()
+        weights[name] = base.float() + (up.double() @ down.double()).to(base.device, torch.float32)
+    missing = {name for name in parameters if KEYS_AND_VALUES.search(name)} - set(weights)
+    if missing:
+        raise UserError(f"{folder / LORA_FILE} was made for another model: it has nothing for {min(missing)}.")
+    return weights
+
+
+def _check_fits(path: Path, name: str, shape: tuple[int, ...], parameters: Mapping[str, torch.Tensor]) -> None:
+    if name not in parameters:
+        raise UserError(f"{path} was made for another model: this one has no {name}; load the one it was learned on.")
+    have = tuple(parameters[name].shape)
+    if have != shape:
+        raise UserError(f"{path} was made for another model: {name} is {shape} there and {have} here; load that model.")

@@ -1,0 +1,102 @@
+"""Prior preservation: pictures of the plain classes, made by the model itself before it changes, or taken from a folder."""
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from disendiff_lite.config import Config
+from disendiff_lite.data import PriorImages
+from disendiff_lite.models import model_fingerprint
+from disendiff_lite.sampling import sample
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.files import read_json, replacing, write_text
+from disendiff_lite.support.images import centre_square, load_image
+from disendiff_lite.tokens import class_caption
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+RECORD = "prior.json"  # in a folder of pictures that the model made: how they were made
+
+
+def make_prior(
+    pipe: StableDiffusionPipeline,
+    classes: Sequence[str],
+    config: Config,
+    folder=None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PriorImages:
+    """Let the model draw `config.prior_images` pictures of the plain classes, or read those that it drew before.
+
+    pipe: the model, not yet personalised. classes: such as ["cat", "dog"].
+    folder: where the pictures are kept, as PNG files with a prior.json; a run that was killed goes on with the ones that are
+        missing. None keeps them in memory alone.
+    progress: called with how many there are and how many there will be, after each batch.
+
+    Raises UserError if the folder holds pictures that were made otherwise (another model, caption or sampling setting).
+    """
+    caption, count = class_caption(classes), config.prior_images
+    if folder is not None:
+        _check_record(Path(folder), _recipe(pipe, caption, config))
+    pictures = []
+    # Batches always begin at the same numbers: what a picture shares its batch with can change its last bit.
+    for start in range(0, count, config.prior_batch):
+        numbers = range(start, min(start + config.prior_batch, count))
+        pictures += _make_batch(pipe, caption, numbers, config, folder)
+        if progress is not None:
+            progress(len(pictures), count)
+    return PriorImages(caption, pictures)
+
+
+def load_prior(folder, classes: Sequence[str], config: Config) -> PriorImages:
+    """The pictures of a folder of one's own, each cut to its centre square of `config.resolution` px.
+
+    Raises UserError if there is no such folder, no picture in it, or one that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder} of class pictures: check the path, or let the model make them.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not paths:
+        raise UserError(f"The folder {folder} holds no pictures (PNG, JPEG, WebP or BMP): put some of the classes there.")
+    return PriorImages(class_caption(classes), [centre_square(load_image(path), config.resolution) for path in paths])
+
+
+def _make_batch(pipe, caption: str, numbers: range, config: Config, folder) -> list[Image.Image]:
+    if folder is None:
+        return _draw(pipe, caption, numbers, config)
+    paths = [Path(folder) / f"{number:04d}.png" for number in numbers]
+    if not all(path.exists() for path in paths):
+        for path, picture in zip(paths, _draw(pipe, caption, numbers, config)):
+            with replacing(path) as temporary:
+                picture.save(temporary, format="PNG")
+    return [load_image(path) for path in paths]
+
+
+def _draw(pipe, caption: str, numbers: range, config: Config) -> list[Image.Image]:
+    # Far from the small seeds that people choose, so that no picture judged later starts from the same noise.
+    seeds = [1_000_000 * (config.seed + 1) + number for number in numbers]
+    return sample(pipe, [caption] * len(numbers), seeds, config)
+
+
+def _recipe(pipe, caption: str, config: Config) -> dict:
+    names = ("prior_images", "prior_batch", "resolution", "inference_steps", "guidance_scale", "eta", "seed")
+    settings = {name: getattr(config, name) for name in names}
+    return {"caption": caption, **settings, "model": model_fingerprint(pipe.unet)}
+
+
+def _check_record(folder: Path, recipe: dict) -> None:
+    path = folder / RECORD
+    if not path.exists():
+        write_text(path, json.dumps(recipe, indent=2) + "\n")
+        return
+    found = {}
+    with contextlib.suppress(UserError):  # a damaged record says nothing
+        found = read_json(path, "is damaged")
+    different = [name for name in recipe if found.get(name) != recipe[name]]
+    if different:
+        raise UserError(
+            f"The class pictures in {folder} were made with another {', '.join(different)}: delete them or choose another folder."
+        )

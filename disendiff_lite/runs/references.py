@@ -1,0 +1,102 @@
+"""Reference pictures: the shipped ones with what is known of them, or one of one's own.
+
+A folder of data/references holds `reference.png`, a `crop_<class>.png` and a `mask_<class>.png` for each concept, and `reference.json`
+with the classes and the prompts. In a prompt `{0}` stands for the first concept ("<new1> cat"), `{1}` for the second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from disendiff_lite.runs.folder import RunRecord, picture_hash
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.files import read_json
+from disendiff_lite.support.images import load_image
+from disendiff_lite.support.paths import REFERENCES, check_shipped
+from disendiff_lite.support.text import enumeration
+
+# What a picture of one's own is asked for; {} becomes the concepts. It suits any class, in words that the embedded model knows.
+PLACES = ("on the beach", "on the grass", "on the snow", "on a street at night", "in a room", "in the desert", "at sunset")
+STYLES = ("a pencil drawing of a {}", "an old photo of a {}")
+TOGETHER = ("photo of a {}", *(f"photo of a {{}} {place}" for place in PLACES), *STYLES)
+ALONE = (*TOGETHER[:6], "photo of a small {}", "photo of a big {}", *STYLES)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts with `{0}`, `{1}`, ... for the concepts.
+
+    combined: for all concepts together; none if there is only one. independent: for each concept alone, in their order.
+    """
+
+    combined: tuple[str, ...]
+    independent: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference picture as others use it.
+
+    picture: RGB; the shipped ones have 64 px. crops: one RGB picture a concept. masks: bool (N, 64, 64). Of a picture of one's own,
+    crops and masks are not known and None.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    picture: Image.Image
+    crops: tuple[Image.Image, ...] | None
+    masks: np.ndarray | None
+    prompts: Prompts
+
+
+def number_concepts(together: Sequence[str], alone: Sequence[Sequence[str]]) -> Prompts:
+    """Templates with {} as prompts for numbered concepts; "photo of a {}" for two becomes "photo of a {0} and {1}".
+
+    alone: one list of templates a concept.
+    """
+    slots = [f"{{{index}}}" for index in range(len(alone))]
+    combined = [template.replace("{}", enumeration(slots)) for template in together] if len(slots) > 1 else []
+    independent = [tuple(template.replace("{}", slot) for template in templates) for slot, templates in zip(slots, alone)]
+    return Prompts(tuple(combined), tuple(independent))
+
+
+def reference_names() -> list[str]:
+    """The names of the shipped reference pictures, such as "cat_dog"."""
+    return sorted(path.parent.name for path in REFERENCES.glob("*/reference.json"))
+
+
+def load_reference(name: str) -> Reference:
+    """A shipped reference picture by name. Raises UserError naming those there are."""
+    check_shipped(REFERENCES)
+    if name not in reference_names():
+        raise UserError(f"There is no reference picture {name!r}: choose one of {', '.join(reference_names())}.")
+    folder = REFERENCES / name
+    described = read_json(folder / "reference.json", "is damaged: restore it from the repository.")
+    classes, prompts = tuple(described["classes"]), described["prompts"]
+    return Reference(
+        name,
+        classes,
+        Image.open(folder / "reference.png").convert("RGB"),
+        tuple(Image.open(folder / f"crop_{c}.png").convert("RGB") for c in classes),
+        np.stack([np.asarray(Image.open(folder / f"mask_{c}.png")) > 127 for c in classes]),
+        Prompts(tuple(prompts["combined"]), tuple(tuple(texts) for texts in prompts["independent"])),
+    )
+
+
+def own_reference(image: str | Path, classes: Sequence[str]) -> Reference:
+    """A picture of one's own as a reference: its classes in the order of the concepts, and prompts for them.
+
+    classes: one a concept; space around a name is dropped. Raises UserError for a picture that cannot be read.
+    """
+    classes = tuple(class_.strip() for class_ in classes)
+    return Reference(Path(image).stem, classes, load_image(image), None, None, number_concepts(TOGETHER, [ALONE] * len(classes)))
+
+
+def known_reference(record: RunRecord) -> Reference | None:
+    """The shipped reference that a run was trained on, None if its picture or its classes were others."""
+    references = map(load_reference, reference_names())
+    same = (found for found in references if found.classes == record.classes and picture_hash(found.picture) == record.picture)
+    return next(same, None)

@@ -1,0 +1,151 @@
+"""Personalisation on the disk: check what is asked for, train in a run's folder, and go on where a killed run stopped."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from disendiff_lite.config import Config
+from disendiff_lite.data import PriorImages, TrainingData, possible_captions
+from disendiff_lite.models import model_fingerprint, model_name
+from disendiff_lite.runs.folder import RunFolder, RunRecord, open_run, picture_hash
+from disendiff_lite.runs.learned import load_learned, save_learned
+from disendiff_lite.runs.prior import load_prior, make_prior
+from disendiff_lite.sampling import check_sampling
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.images import load_image, to_rgb
+from disendiff_lite.tokens import (
+    ConceptPositions,
+    add_modifiers,
+    check_concepts,
+    check_modifiers,
+    compose_prompt,
+    find_positions,
+)
+from disendiff_lite.trainable import Trainable, choose_trainable, pack_state, training, unpack_state
+from disendiff_lite.training import StepRecord, training_steps
+
+
+def train(
+    pipe: StableDiffusionPipeline,
+    image: Image.Image | str | Path,
+    classes: Sequence[str],
+    config: Config,
+    *,
+    prompt: str | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = True,
+    prior: PriorImages | str | Path | None = None,
+    prior_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[StepRecord]:
+    """Teach the pipeline the concepts of one picture; nothing happens until the records are asked for.
+
+    pipe: float32, freshly loaded. It is changed in place: it gets the new words, and its chosen weights are trained. Everything
+        else, mode and requires_grad are afterwards as before.
+    image: the reference picture, a file or a PIL picture.
+    classes: what it shows, such as ["cat", "dog"]; the i-th class gets the i-th of `config.modifiers`.
+    prompt: its caption with modifiers and classes; None composes one, "photo of a <new1> cat and <new2> dog".
+    run_dir: where the run is written; None keeps nothing but the pipeline.
+    resume: go on with the run that is in run_dir. A finished one is loaded and yields nothing. False refuses to touch one.
+    prior: pictures of the plain classes, or a folder of them; None lets the model make them, kept in run_dir/prior, which comes
+        before the first step and calls `prior_progress` with how many there are and how many there will be.
+
+    Yields one StepRecord a step, the last one when the results are on the disk. On a CPU the records (but for the seconds) and
+    the results are the same for the same seed, whether the run was killed and taken up again or not. Raises UserError, before
+    the pipeline has changed, for what cannot work.
+    """
+    if isinstance(classes, str):
+        raise UserError(f"The classes must be a list such as ['cat', 'dog'], not the bare text {classes!r}.")
+    modifiers = config.modifiers[: len(classes)]
+    image = to_rgb(image) if isinstance(image, Image.Image) else load_image(image)
+    prior = load_prior(prior, classes, config) if isinstance(prior, (str, Path)) else prior
+    prompt = compose_prompt(classes, config.modifiers, config.template) if prompt is None else prompt
+    _check_request(pipe, classes, prior, config)
+    positions = _caption_positions(pipe, prompt, modifiers, classes, config)
+    run = _open_run(run_dir, pipe, image, classes, prompt, prior, config, resume)
+    if run is not None and run.record.finished:
+        load_learned(pipe, run.path)
+        return
+    token_ids = add_modifiers(pipe, modifiers, config.initial_tokens)
+    if prior is None and config.prior_probability > 0:
+        prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
+    data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor)
+    generator = torch.Generator("cpu").manual_seed(config.seed)
+    with training(pipe, config, token_ids) as trainable:
+        optimizer = trainable.optimizer(config)
+        done = 0
+        if run is not None:
+            done, state = run.load_checkpoint()
+            unpack_state(state, trainable, optimizer, generator)
+        for record in training_steps(pipe, data, positions, optimizer, trainable, config, generator, done):
+            if run is not None:
+                run.log(record)
+                if record.step % config.checkpoint_every == 0 or record.step == config.steps:
+                    run.save_checkpoint(record.step, pack_state(trainable, optimizer, generator))
+                if record.step == config.steps:
+                    _finish(run, pipe, trainable, config)
+            yield record
+        if run is not None and done == config.steps:  # killed between the last checkpoint and the results
+            _finish(run, pipe, trainable, config)
+
+
+def _check_request(
+    pipe: StableDiffusionPipeline, classes: Sequence[str], prior: PriorImages | None, config: Config
+) -> None:
+    check_concepts(classes, config.modifiers)
+    check_modifiers(pipe.tokenizer, config.modifiers[: len(classes)], config.initial_tokens)
+    if prior is not None and {picture.size for picture in prior.pictures} != {(config.resolution,) * 2}:
+        raise UserError(f"The class pictures are not all {config.resolution} px squares: make them with the same settings.")
+    if config.calibrates and len(classes) < 2:
+        raise UserError("The calibration keeps concepts apart and takes two or three classes: for one use custom_diffusion.")
+    if pipe.unet.dtype != torch.float32 or pipe.text_encoder.dtype != torch.float32:
+        raise UserError(f"Training needs float32 weights, not {pipe.unet.dtype}: load the model with dtype float32.")
+    if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
+        raise UserError(f"Cannot train a model that predicts {pipe.scheduler.config.prediction_type}: use one that predicts noise.")
+    check_sampling(pipe, config)
+    side = config.resolution // pipe.vae_scale_factor
+    grids = [math.ceil(side / 2**level) for level in range(len(pipe.unet.config.block_out_channels))]
+    if config.calibrates and config.map_resolution not in grids:
+        raise UserError(
+            f"At {config.resolution} px this UNet has no grid of map_resolution {config.map_resolution}:"
+            f" choose one of {', '.join(map(str, grids))}."
+        )
+
+
+def _caption_positions(
+    pipe: StableDiffusionPipeline, prompt: str, modifiers: Sequence[str], classes: Sequence[str], config: Config
+) -> dict[str, list[ConceptPositions]]:
+    """Where the concepts stand in every caption that will be used.
+
+    They are looked for with a copy of the tokenizer: the pipeline has not changed if a caption is refused.
+    """
+    tokenizer = copy.deepcopy(pipe.tokenizer)
+    tokenizer.add_tokens(list(modifiers))
+    captions = possible_captions(prompt, config)
+    return {caption: find_positions(tokenizer, caption, modifiers, classes) for caption in captions}
+
+
+def _open_run(run_dir, pipe, image, classes, prompt, prior, config: Config, resume: bool) -> RunFolder | None:
+    if run_dir is None:
+        return None
+    record = RunRecord(
+        classes=tuple(classes),
+        modifiers=config.modifiers[: len(classes)],
+        prompt=prompt,
+        picture=picture_hash(image),
+        prior=None if prior is None else picture_hash(*prior.pictures),
+        model=model_fingerprint(pipe.unet),
+        base=model_name(pipe),
+    )
+    trained = sum(weight.nbytes for weight in choose_trainable(pipe, config.method).values())
+    # Weights with two moments make a checkpoint, written beside the last one, and the results are as large as two copies.
+    return open_run(run_dir, config, record, image, resume=resume, size=8 * trained)
+
+
+def _finish(run: RunFolder, pipe: StableDiffusionPipeline, trainable: Trainable, config: Config) -> None:
+    save_learned(run.path, pipe, trainable.base, run.record.modifiers, config)
+    run.finish()

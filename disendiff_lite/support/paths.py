@@ -1,0 +1,24 @@
+"""Where the project's own files lie: a checkout holds the embedded model, the reference pictures and the notebooks."""
+
+from pathlib import Path
+
+from disendiff_lite.support.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "data"
+NOTEBOOKS = ROOT / "notebooks"
+EMBEDDED_MODEL = DATA / "emoji-diffusion"
+EMBEDDED_SCORER = DATA / "emoji-clip"
+REFERENCES = DATA / "references"
+ABLATION = DATA / "ablation"  # the shipped runs of the ablation
+WORLD = DATA / "emoji-world"  # the atlas of designs
+JUDGE = DATA / "emoji-judge" / "judge.safetensors"
+
+
+def check_shipped(path: Path) -> None:
+    """Raise UserError if a folder or file that only a checkout of the project has is not there."""
+    if not path.exists():
+        raise UserError(
+            f"{path} is not there: the embedded model, the reference pictures and the notebooks come with a checkout of the"
+            " project, not with the installed package; clone the repository and run this in it (pip install -e .)."
+        )

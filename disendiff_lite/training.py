@@ -1,0 +1,149 @@
+"""The training step and the loop: fine-tune a pipeline so that `<new1> cat` comes to mean this cat. No files here.
+
+    loss = |predicted noise - noise|^2 + lambda (L_bind + L_s&s)
+
+The methods and ablations are settings (`Config`): disendiff is custom_diffusion with the attention calibration on top.
+`runs.train` puts this loop into a run's folder, with checkpoints.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+
+from disendiff_lite.attention import average_maps, capture_attention, concept_maps
+from disendiff_lite.config import Config
+from disendiff_lite.data import Batch, LatentEncoder, TrainingData
+from disendiff_lite.losses import calibration_loss
+from disendiff_lite.sampling import make_noiser
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.tokens import ConceptPositions
+from disendiff_lite.trainable import Trainable, set_learning_rates
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimiser step, its losses being means over its micro-batches.
+
+    step: from 1. reconstruction: squared error of the predicted noise. bind, separate: the terms of the calibration, not yet
+    weighted; nan in a step that had no concept picture, or without calibration. total: what was minimised.
+    learning_rate: of the UNet's weights, or of the embeddings where only they train. seconds: that the step took.
+    """
+
+    step: int
+    reconstruction: float
+    bind: float
+    separate: float
+    total: float
+    learning_rate: float
+    seconds: float
+
+
+def training_steps(
+    pipe: StableDiffusionPipeline,
+    data: TrainingData,
+    positions: Mapping[str, Sequence[ConceptPositions]],
+    optimizer: torch.optim.Optimizer,
+    trainable: Trainable,
+    config: Config,
+    generator: torch.Generator,
+    done: int = 0,
+) -> Iterator[StepRecord]:
+    """Train inside trainable.training; yields one record a step, when the pipeline is as that step left it.
+
+    positions: of the concepts, for each caption that the concept picture can have. generator: on the CPU; every random number of
+    the training comes from it. done: steps that were made before.
+
+    Raises UserError if the loss is no longer a number.
+    """
+    encoder, noiser = LatentEncoder(pipe), make_noiser(pipe)
+    for step in range(done + 1, config.steps + 1):
+        began = time.perf_counter()
+        terms = []
+        for _ in range(config.gradient_accumulation):
+            samples = [data.draw(generator) for _ in range(config.batch_size)]
+            batch = encoder.batch(samples, generator)
+            terms.append(training_losses(pipe, noiser, batch, positions, config, generator))
+            (terms[-1]["total"] / config.gradient_accumulation).backward()
+        set_learning_rates(optimizer, config, step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        trainable.write_back()
+        yield _record(step, terms, optimizer, began)
+
+
+def training_losses(
+    pipe: StableDiffusionPipeline,
+    noiser: DDPMScheduler,
+    batch: Batch,
+    positions: Mapping[str, Sequence[ConceptPositions]],
+    config: Config,
+    generator: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    """The losses of one micro-batch at random noise levels.
+
+    noiser: adds the noise. positions: caption -> its concepts, for the captions of the concept picture. generator: on the CPU.
+
+    Returns scalars: "reconstruction", "total" and, if the batch holds the concept picture and there is calibration, "bind" and
+    "separate", not yet weighted.
+    """
+    noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
+    times = torch.randint(0, noiser.config.num_train_timesteps, (len(noise),), generator=generator).to(noise.device)
+    noisy = noiser.add_noise(batch.latents, noise, times)
+    calibrated = config.calibrates and any(batch.is_concept)
+    capture = capture_attention(pipe.unet, config.map_resolution) if calibrated else nullcontext()
+    with torch.autocast(noise.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"), capture as store:
+        text, _ = pipe.encode_prompt(batch.captions, noise.device, 1, False)  # (B, T, dim)
+        predicted = pipe.unet(noisy, times, text).sample
+    target = noise
+    if noiser.config.prediction_type == "v_prediction":
+        target = noiser.get_velocity(batch.latents, noise, times)
+    reconstruction = reconstruction_loss(predicted.float(), target, batch.mask)
+    if not calibrated:
+        return {"reconstruction": reconstruction, "total": reconstruction}
+    terms = _calibration(average_maps(store), batch, positions, config)
+    weighted = config.bind_weight * terms["bind"] + config.separate_weight * terms["separate"]
+    return {"reconstruction": reconstruction, **terms, "total": reconstruction + config.calibration_weight * weighted}
+
+
+def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Squared error of a latent cell, summed over its channels as in the published code, mean over the cells that count.
+
+    The sum makes it C times the usual mean over channels; lambda is meant beside this one.
+
+    predicted, target: (B, C, h, w). mask: (B, 1, h, w), 1 where the loss counts, somewhere in every entry. Returns a scalar.
+    """
+    squares = (predicted - target).square() * mask  # (B, C, h, w)
+    return (squares.sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))).mean()
+
+
+def _calibration(
+    maps: torch.Tensor, batch: Batch, positions: Mapping[str, Sequence[ConceptPositions]], config: Config
+) -> dict[str, torch.Tensor]:
+    """The calibration's terms, the mean over the batch entries whose caption holds the modifiers. maps: (B, T, h, w)."""
+    terms = [
+        calibration_loss(
+            *concept_maps(maps[entry], positions[caption]), smooth=config.smooth, suppress=config.suppress
+        )
+        for entry, caption in enumerate(batch.captions)
+        if batch.is_concept[entry]
+    ]
+    return {name: torch.stack([term[name] for term in terms]).mean() for name in ("bind", "separate")}
+
+
+def _record(step: int, terms: list[dict], optimizer: torch.optim.Optimizer, began: float) -> StepRecord:
+    def mean(name: str) -> float:
+        values = [term[name].item() for term in terms if name in term]
+        return sum(values) / len(values) if values else math.nan
+
+    means = {name: mean(name) for name in ("reconstruction", "bind", "separate", "total")}
+    if not math.isfinite(means["total"]):
+        raise UserError(f"The loss is no longer a number at step {step}: choose a smaller learning_rate.")
+    rate = optimizer.param_groups[0]["lr"]
+    return StepRecord(step=step, **means, learning_rate=rate, seconds=time.perf_counter() - began)
+
+
