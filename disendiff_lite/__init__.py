@@ -1,29 +1,56 @@
 """Learn two concepts from one picture, and keep them apart by calibrating cross-attention (DisenDiff, CVPR 2024).
 
-The names below are what notebooks use most; each is imported from its module when it is first asked for, so that `import
-disendiff_lite` and `--help` do not wait for torch. None is the name of a module too, which an import would give in its place:
-pictures come from `disendiff_lite.generate.generate`, training from `disendiff_lite.train.train`.
+    import disendiff_lite as dd
+    from disendiff_lite import evaluate, show
+
+is all that a notebook imports. The calibration itself is `losses.py`. Each name is imported from its module when it is
+first asked for, so that `import disendiff_lite` and `--help` do not wait for torch.
 """
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "AttentionRecord": "recording",
-    "Config": "config",
-    "average_maps": "attention",
-    "calibration_loss": "losses",
-    "capture_attention": "attention",
-    "emoji": "config",
-    "find_positions": "tokens",
-    "load_learned": "learned",
-    "load_pipeline": "models",
-    "load_scorer": "scores",
-    "paper": "config",
+from disendiff_lite.support.lazy import lazy_names
+
+_HOMES = {
+    # a model, its settings, a picture
+    "models": ("load_pipeline", "preset_for"),
+    "config": ("Config", "emoji", "paper"),
+    "runs.references": ("load_reference", "own_reference", "reference_names"),
+    "support.images": ("centre_square",),
+    # new words
+    "tokens": ("add_modifiers", "compose_prompt", "find_positions", "token_words"),
+    # the method: attention, and the calibration in `losses`
+    "attention": ("average_maps", "capture_attention", "concept_maps"),
+    "attention_record": ("AttentionRecord", "layer_label", "mean_maps"),
+    "recording": ("maps_on_picture", "record_maps"),
+    # train and draw
+    "runs.prior": ("make_prior",),
+    "runs.train": ("train",),
+    "runs.folder": ("read_losses", "read_run"),
+    "runs.learned": ("load_learned",),
+    "runs.generate": ("generate", "generate_set"),
+    # on the way
+    "support.progress": ("progress", "progress_callback"),
+    "report.metrics": ("record_metrics",),
 }
-__all__ = sorted(_HOME)
+_ROOMS = ("evaluate", "losses", "show")
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, _ROOMS)
+__all__ = __dir__()
 
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+if TYPE_CHECKING:  # so that editors know the names
+    from disendiff_lite import evaluate, losses, show
+    from disendiff_lite.attention import average_maps, capture_attention, concept_maps
+    from disendiff_lite.attention_record import AttentionRecord, layer_label, mean_maps
+    from disendiff_lite.config import Config, emoji, paper
+    from disendiff_lite.models import load_pipeline, preset_for
+    from disendiff_lite.recording import maps_on_picture, record_maps
+    from disendiff_lite.report.metrics import record_metrics
+    from disendiff_lite.runs.folder import read_losses, read_run
+    from disendiff_lite.runs.generate import generate, generate_set
+    from disendiff_lite.runs.learned import load_learned
+    from disendiff_lite.runs.prior import make_prior
+    from disendiff_lite.runs.references import load_reference, own_reference, reference_names
+    from disendiff_lite.runs.train import train
+    from disendiff_lite.support.images import centre_square
+    from disendiff_lite.support.progress import progress, progress_callback
+    from disendiff_lite.tokens import add_modifiers, compose_prompt, find_positions, token_words

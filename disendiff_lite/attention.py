@@ -1,11 +1,13 @@
 """Cross-attention capture: see, inside a `with` block, where in the picture each token of the prompt is looked for.
 
-Every cell of a UNet's feature grid asks the prompt which of its tokens matter there. A cross-attention layer answers with
+Every cell of a UNet's feature grid asks the prompt which of its tokens matter there. A cross-attention layer answers
+with
 
     P = softmax(Q K^T / sqrt(d))        Q from the picture, K from the prompt, d channels a head
 
 so the column P[:, :, :, t], folded back into the grid, is a picture of where token t acts: its attention map. The fast
-processors that diffusers uses never form P. Here the layers of one grid get a processor that does, beside the usual output.
+processors that diffusers uses never form P. Here the layers of one grid get a processor that does, beside the usual
+output.
 
 Axes, here and everywhere in this package: B batch, H heads, Q queries (= h*w cells, row by row), T tokens.
 """
@@ -28,9 +30,10 @@ class AttentionStore:
 
     grid: (h, w), the wanted grid in cells.
     tokens: the positions of the prompt whose columns are kept, or None for all.
-    maps: layer name -> its probabilities, one tensor (B, H, Q, T) in [0, 1], float32, for each call of the UNet (in sampling:
-        each denoising step), layers in the order in which the UNet runs them. T counts the kept columns, in the order of
-        `tokens`. With classifier-free guidance B is doubled and the prompt's half is the second, maps[B // 2 :].
+    maps: layer name -> its probabilities, one tensor (B, H, Q, T) in [0, 1], float32, for each call of the UNet (in
+        sampling: each denoising step), layers in the order in which the UNet runs them. T counts the kept columns, in
+        the order of `tokens`. With classifier-free guidance B is doubled and the prompt's half is the second, maps[B //
+        2 :].
     grids_seen: every grid (h, w) that a cross-attention layer had, wanted or not; for telling what went wrong.
     """
 
@@ -43,8 +46,9 @@ class AttentionStore:
 class CapturingProcessor:
     """Lets a layer's own processor make the output as ever and, beside it, hands P to `record` (equation at the top).
 
-    The output is therefore the original's to the last bit, whichever processor that is; the price is that Q and K of these few
-    layers are projected twice. Dropout inside a LoRA adapter, if there is any, is drawn anew for the second time.
+    The output is therefore the original's to the last bit, whichever processor that is; the price is that Q and K of
+    these few layers are projected twice. Dropout inside a LoRA adapter, if there is any, is drawn anew for the second
+    time.
     """
 
     def __init__(self, original: AttentionProcessor, record: Callable[[torch.Tensor], None]):
@@ -67,7 +71,8 @@ class CapturingProcessor:
 def attention_probabilities(
     attn: Attention, picture: torch.Tensor, prompt: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """P = softmax(Q K^T / sqrt(d)) of one cross-attention layer, with the layer's own rounding (upcast_attention, half types).
+    """P = softmax(Q K^T / sqrt(d)) of one cross-attention layer, with the layer's own rounding (upcast_attention, half
+    types).
 
     picture: (B, Q, channels); prompt: (B, T, text channels); mask: (B, 1, T), added to the scores, or None.
     Returns (B, H, Q, T) in [0, 1], each row of sum 1, with gradient.
@@ -92,11 +97,11 @@ def capture_attention(
             prediction = unet(latents, timestep, text).sample
         maps = average_maps(store)  # (B, 2, 16, 16)
 
-    Only `attn2` layers whose grid is the wanted one get a CapturingProcessor, when they first run; all others keep their own.
-    The UNet's outputs do not change. On leaving, also by an exception, each layer has its original processor again. Gradients
-    may be taken inside the block or after it. Where gradient checkpointing is on, the captured blocks go without it, for their
-    maps must live until the gradient is taken anyway, and so nothing is recomputed and stored twice; the large grids, where the
-    memory is, stay checkpointed. Captures can be nested.
+    Only `attn2` layers whose grid is the wanted one get a CapturingProcessor, when they first run; all others keep
+    their own. The UNet's outputs do not change. On leaving, also by an exception, each layer has its original processor
+    again. Gradients may be taken inside the block or after it. Where gradient checkpointing is on, the captured blocks
+    go without it, for their maps must live until the gradient is taken anyway, and so nothing is recomputed and stored
+    twice; the large grids, where the memory is, stay checkpointed. Captures can be nested.
 
     unet: any conditional UNet of diffusers' Stable Diffusion kind, with LoRA adapters or without.
     resolution: the grid in cells, a side or (height, width); 16 for SD 1.x at 512 px means 16x16 of the 64x64 latents.
@@ -117,8 +122,8 @@ def capture_attention(
 
 @dataclass
 class _Watcher:
-    # Stands before one transformer of the UNet, the last to see (B, channels, h, w): it is here that a layer's grid is known,
-    # for pictures of any shape, without trusting names or counting the halvings on the way.
+    # Stands before one transformer of the UNet, the last to see (B, channels, h, w): it is here that a layer's grid is
+    # known, for pictures of any shape, without trusting names or counting the halvings on the way.
     transformer: Transformer2DModel
     layers: dict[str, Attention]
     store: AttentionStore
@@ -151,10 +156,11 @@ def average_maps(
 ) -> torch.Tensor:
     """One attention map for each kept token: the mean of the stored probabilities over layers, heads and calls.
 
-    layer, head, call: one layer's name, one head or one call (denoising step, negative from the end) in place of the mean.
+    layer, head, call: one layer's name, one head or one call (denoising step, negative from the end) in place of the
+        mean.
 
-    Returns (B, T, h, w) in [0, 1], with gradient unless captured with detach; the calls must have one batch size. Raises
-    UserError if the store is empty, saying what was forgotten, or if it has no such layer, head or call.
+    Returns (B, T, h, w) in [0, 1], with gradient unless captured with detach; the calls must have one batch size.
+    Raises UserError if the store is empty, saying what was forgotten, or if it has no such layer, head or call.
     """
     if not store.maps:
         raise UserError(_why_empty(store))
@@ -165,7 +171,8 @@ def average_maps(
     except (KeyError, IndexError):
         one = next(iter(store.maps.values()))
         raise UserError(
-            f"No maps of layer {layer}, head {head}, call {call}: choose None or among the layers {', '.join(store.maps)}, "
+            f"No maps of layer {layer}, head {head}, call {call}: choose None or among the layers"
+            f" {', '.join(store.maps)}, "
             f"heads 0 to {one[0].shape[1] - 1} and calls 0 to {len(one) - 1}."
         ) from None
     mean = torch.stack(chosen).mean(dim=0)  # (B, Q, T)
@@ -173,7 +180,8 @@ def average_maps(
 
 
 def concept_maps(maps: torch.Tensor, concepts: Sequence[ConceptPositions]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maps of each concept's modifier and of its class; a class of several sub-word tokens has the mean of their maps.
+    """The maps of each concept's modifier and of its class; a class of several sub-word tokens has the mean of their
+    maps.
 
     maps: (T, h, w), of the prompt's tokens. concepts: N places among the T, from tokens.find_positions.
 
@@ -217,4 +225,6 @@ def _why_empty(store: AttentionStore) -> str:
     if not store.grids_seen:
         return f"No attention was captured at {wanted}: run the UNet inside the `with capture_attention(...)` block."
     seen = ", ".join(f"{h}x{w}" for h, w in sorted(store.grids_seen, reverse=True))
-    return f"No cross-attention layer has the grid {wanted}: pass one of those that the UNet has, {seen}, as resolution."
+    return (
+        f"No cross-attention layer has the grid {wanted}: pass one of those that the UNet has, {seen}, as resolution."
+    )

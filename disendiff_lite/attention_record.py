@@ -1,6 +1,7 @@
 """An attention record: every map of some words at each denoising step, layer and head, with the picture they belong to.
 
-It needs no model any more, so that figures and an interactive explorer only index arrays, and it goes to one file and back.
+It needs no model any more, so that figures and an interactive explorer only index arrays, and it goes to one file and
+back.
 """
 
 import dataclasses
@@ -25,7 +26,8 @@ class AttentionRecord:
     times: the noise level of each step, as a timestep of the model's schedule (999 is pure noise, for most).
     picture: uint8 (height, width, 3), what came out, or the reference picture.
     layers: for each grid, the names of its layers in the order in which the UNet runs them.
-    maps: for each grid, named "16x16" (height, width), float16 (steps, layers, heads, tokens, h, w), probabilities in [0, 1].
+    maps: for each grid, named "16x16" (height, width), float16 (steps, layers, heads, tokens, h, w), probabilities in
+        [0, 1].
     """
 
     prompt: str
@@ -46,7 +48,9 @@ class AttentionRecord:
 
     @property
     def concepts(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        """For each concept the places, among the words, of its modifier and of its class, which the caption puts after it."""
+        """For each concept the places, among the words, of its modifier and of its class, which the caption puts after
+        it.
+        """
         places = []
         for place, role in enumerate(self.roles):
             if role == "modifier":
@@ -109,10 +113,10 @@ def grid_name(resolution: int | tuple[int, int]) -> str:
 
 
 def layer_label(layer: str) -> str:
-    """A layer's name without what all have in common: "up 1.0" for "up_blocks.1.attentions.0.transformer_blocks.0.attn2"."""
+    """A layer's name without what all have in common: "up 1.0" for
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn2".
+    """
     kind, *parts = layer.split(".")
     numbers = [part for part in parts if part.isdigit()]
     # The last number counts the blocks of one transformer, of which Stable Diffusion 1.x and 2.x have one.
     return " ".join([kind.split("_")[0], ".".join(numbers[:-1])]).strip()
-
-

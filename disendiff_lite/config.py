@@ -35,7 +35,7 @@ _PER_METHOD = {
 # The rates were found with emoji_world.tune, on pairs that are not among the ten; the model card has the table.
 _EMOJI = {
     "resolution": 64,
-    "steps": 600,  # many small steps: half as many of twice the batch cost the same and learn much less of an individual
+    "steps": 600,  # half as many of twice the batch cost the same and learn much less of an individual
     "batch_size": 2,
     "gradient_accumulation": 1,
     "learning_rate": 3e-4,
@@ -76,7 +76,9 @@ class Config:
     separate_weight: float = 1.0  # of L_s&s within the calibration; 0 switches it off
     suppress: bool = True  # square the class tokens' maps
     smooth: bool = True  # blur the maps with the 3x3 Gaussian
-    map_resolution: int = 16  # side, in cells, of the maps that are calibrated; Stable Diffusion at 512 px has 64, 32, 16, 8
+    map_resolution: int = (
+        16  # side, in cells, of the maps that are calibrated; Stable Diffusion at 512 px has 64, 32, 16, 8
+    )
 
     modifiers: tuple[str, ...] = ("<new1>", "<new2>", "<new3>")  # the new words, one a concept
     initial_tokens: tuple[str, ...] = ("ktn", "pll", "ucd")  # rare words whose embeddings the modifiers start from
@@ -107,13 +109,10 @@ class Config:
         return self.calibration_weight > 0 and (self.bind_weight > 0 or self.separate_weight > 0)
 
     def for_method(self, method: str) -> "Config":
-        """These settings with another method and with the numbers that this preset has for that method.
-
-        They are `calibration_weight`, `learning_rate`, `embedding_learning_rate`, `prior_probability` and `flip_probability`.
-        """
+        """These settings with another method and with the preset's numbers for it, those that `_PER_METHOD` names."""
         fresh = PRESETS[self.preset](method=method)
-        names = ("method", "calibration_weight", "learning_rate", "embedding_learning_rate", "prior_probability", "flip_probability")
-        return dataclasses.replace(self, **{name: getattr(fresh, name) for name in names})
+        names = {name for methods in _PER_METHOD.values() for changes in methods.values() for name in changes}
+        return dataclasses.replace(self, method=method, **{name: getattr(fresh, name) for name in names})
 
     def to_dict(self) -> dict:
         """The settings as plain values that JSON can hold."""
@@ -138,7 +137,9 @@ class Config:
 
         Raises UserError if the file is missing, is not JSON, or holds a setting that does not exist or is not right.
         """
-        return cls.from_dict(read_json(path, "is not JSON with settings by name (line {line}): mend it, or delete it and train anew."))
+        return cls.from_dict(
+            read_json(path, "is not JSON with settings by name (line {line}): mend it, or delete it and train anew.")
+        )
 
 
 def paper(**changes) -> Config:
@@ -192,12 +193,25 @@ def _checked(field: dataclasses.Field, value):
 
 
 def _check_ranges(config: Config) -> None:
-    of = {"preset": tuple(PRESETS), "method": METHODS, "precision": ("float32", "bfloat16"), "lr_scheduler": ("constant", "cosine")}
+    of = {
+        "preset": tuple(PRESETS),
+        "method": METHODS,
+        "precision": ("float32", "bfloat16"),
+        "lr_scheduler": ("constant", "cosine"),
+    }
     for name, choices in of.items():
         if getattr(config, name) not in choices:
             raise UserError(f"There is no {name} {getattr(config, name)!r}: use one of {', '.join(choices)}.")
-    at_least_one = ("resolution", "steps", "batch_size", "gradient_accumulation", "map_resolution", "prior_batch",
-                    "inference_steps", "checkpoint_every")
+    at_least_one = (
+        "resolution",
+        "steps",
+        "batch_size",
+        "gradient_accumulation",
+        "map_resolution",
+        "prior_batch",
+        "inference_steps",
+        "checkpoint_every",
+    )
     for name, value in vars(config).items():
         if type(value) not in (int, float):
             continue
@@ -219,8 +233,12 @@ def _check_ranges(config: Config) -> None:
     if config.prior_probability > 0 and config.prior_images == 0:
         raise UserError("prior_images is 0: make at least one, or set prior_probability to 0 to train without them.")
     if config.template.count("{}") != 1:
-        raise UserError(f"The template {config.template!r} must hold {{}} once, where the concepts go: 'photo of a {{}}'.")
+        raise UserError(
+            f"The template {config.template!r} must hold {{}} once, where the concepts go: 'photo of a {{}}'."
+        )
     if len(set(config.modifiers)) != len(config.modifiers):
-        raise UserError(f"The modifiers {', '.join(config.modifiers)} are not all different: give each concept its own.")
+        raise UserError(
+            f"The modifiers {', '.join(config.modifiers)} are not all different: give each concept its own."
+        )
     if len(config.initial_tokens) < len(config.modifiers):
         raise UserError("There are fewer initial_tokens than modifiers: give one rare word for each modifier.")

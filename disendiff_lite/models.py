@@ -35,18 +35,24 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
 
     Only safetensors weights are read. The safety checker is left out: it knows photographs alone and blackens the rest.
 
-    name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, or a hub id "owner/model".
+    name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, or a hub id
+        "owner/model".
     device: where to put it; None takes the first of cuda, mps and cpu that is there.
     dtype: of the weights, a torch.dtype or its name; None is float32, which training needs.
 
-    Returns the pipeline, in eval mode, with its progress bar off. Raises UserError if the name leads to nothing, to another kind
-    of model or to pickled weights, the hub cannot be reached, or the device is missing or full.
+    Returns the pipeline, in eval mode, with its progress bar off. Raises UserError if the name leads to nothing, to
+    another kind of model or to pickled weights, the hub cannot be reached, or the device is missing or full.
     """
     device, dtype = pick_device(device), _dtype(dtype)
     source = SHORT_NAMES.get(str(name), str(name))
     source = _checked_source(source)
     local = Path(source).is_dir() or not _is_on_reachable_hub(source)
-    options = {"local_files_only": local, "use_safetensors": True, "safety_checker": None, "requires_safety_checker": False}
+    options = {
+        "local_files_only": local,
+        "use_safetensors": True,
+        "safety_checker": None,
+        "requires_safety_checker": False,
+    }
     try:
         kind = StableDiffusionPipeline.load_config(source, local_files_only=local).get("_class_name")
         if kind == "StableDiffusionPipeline":
@@ -59,19 +65,27 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
     pipe.set_progress_bar_config(disable=True)
     try:
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-            nn.Module.to(part, device=device, dtype=dtype)  # diffusers' own `to` warns of float32 layers that there are not
+            nn.Module.to(
+                part, device=device, dtype=dtype
+            )  # diffusers' own `to` warns of float32 layers that there are not
     except RuntimeError as error:  # most often the device's memory is full
-        raise UserError(f"Cannot put {name} on the device {device} ({first_line(error)}): choose another one.") from error
+        raise UserError(
+            f"Cannot put {name} on the device {device} ({first_line(error)}): choose another one."
+        ) from error
     return pipe
 
 
 def pick_device(device=None) -> torch.device:
     """`device`, or the first of cuda, mps and cpu that is there. Raises UserError if the wanted one is not."""
-    available = [kind for kind, there in (
-        ("cuda", torch.cuda.is_available()),
-        ("mps", torch.backends.mps.is_available()),
-        ("cpu", True),
-    ) if there]
+    available = [
+        kind
+        for kind, there in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+            ("cpu", True),
+        )
+        if there
+    ]
     if device is None:
         return torch.device(available[0])
     try:
@@ -85,15 +99,21 @@ def pick_device(device=None) -> torch.device:
 
 
 def keys_and_values(unet) -> dict[str, nn.Parameter]:
-    """The weights of `attn2.to_k` and `attn2.to_v` of every cross-attention layer, by name; UserError if there are none."""
+    """The weights of `attn2.to_k` and `attn2.to_v` of every cross-attention layer, by name; UserError if there are
+    none.
+    """
     found = {name: weight for name, weight in unet.named_parameters() if KEYS_AND_VALUES.search(name)}
     if not found:
-        raise UserError("This UNet has no plain attn2.to_k and attn2.to_v layers: fuse or unload its LoRA adapters first.")
+        raise UserError(
+            "This UNet has no plain attn2.to_k and attn2.to_v layers: fuse or unload its LoRA adapters first."
+        )
     return found
 
 
 def preset_for(name: str) -> Callable[..., Config]:
-    """The preset that suits a model's size: `emoji` for the embedded one and others with latents as small, else `paper`."""
+    """The preset that suits a model's size: `emoji` for the embedded one and others with latents as small, else
+    `paper`.
+    """
     if name == "emoji":
         return emoji
     settings = Path(name, "unet", "config.json")
@@ -110,7 +130,9 @@ def absolute_model(name: str) -> str:
 
 
 def model_name(pipe: StableDiffusionPipeline) -> str:
-    """What load_pipeline was asked for, by its short name if it has one; "" for a pipeline that was put together by hand."""
+    """What load_pipeline was asked for, by its short name if it has one; "" for a pipeline that was put together by
+    hand.
+    """
     source = getattr(pipe.config, "_name_or_path", None) or ""
     short = [name for name, known in SHORT_NAMES.items() if known == source]
     return short[0] if short else absolute_model(source)
@@ -129,11 +151,12 @@ def weights_hash(name: str) -> str | None:
 def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> dict[str, str]:
     """A hash of the cross-attention keys and values, once as float16 and once as bfloat16.
 
-    Two roundings, because the same weights may be loaded in float32 today and in half precision tomorrow: rounded to the
-    coarser of the two types they are the same again.
+    Two roundings, because the same weights may be loaded in float32 today and in half precision tomorrow: rounded to
+    the coarser of the two types they are the same again.
 
     unet: the UNet, or one whose keys and values are in use for training.
-    base: weights by name that take the place of the UNet's, those from before the training; None takes all from the UNet.
+    base: weights by name that take the place of the UNet's, those from before the training; None takes all from the
+        UNet.
 
     Returns {"float16": 16 hex digits, "bfloat16": 16 hex digits}.
     """
@@ -148,7 +171,9 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
 
 
 def same_model(unet, expected: Mapping[str, str]) -> bool:
-    """Whether the UNet is the one that `expected`, from model_fingerprint, names; its own precision decides which hash counts."""
+    """Whether the UNet is the one that `expected`, from model_fingerprint, names; its own precision decides which hash
+    counts.
+    """
     kind = "bfloat16" if unet.dtype == torch.bfloat16 else "float16"
     return model_fingerprint(unet)[kind] == expected.get(kind)
 
@@ -213,7 +238,8 @@ def _why_not_loaded(name: str, source: str, error: Exception) -> str:
     reason = first_line(error)
     if not Path(source).is_dir():
         return (
-            f"Cannot fetch {name} from the model hub ({reason}): download it on a connected machine and give its folder,"
+            f"Cannot fetch {name} from the model hub ({reason}): download it on a connected machine and give its"
+            " folder,"
             " or use the model that is shipped, 'emoji'."
         )
     if any(Path(source).glob("*/*.bin")) and not any(Path(source).glob("unet/*.safetensors")):

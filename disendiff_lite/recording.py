@@ -34,10 +34,11 @@ def record_maps(
     seed, index: the picture is number `index` of generate(pipe, prompt, seed=seed, config=config).
     positions: the tokens to keep, from 0, the start mark; None keeps the words, without the marks at both ends.
     concepts: from tokens.find_positions; they only mark which words are modifiers and classes.
-    resolutions: grids to keep, as capture_attention takes them; None keeps the one that is calibrated, config.map_resolution.
+    resolutions: grids to keep, as capture_attention takes them; None keeps the one that is calibrated,
+        config.map_resolution.
 
-    The maps are those of the guided prompt, not of the empty one beside it. Raises UserError as generate does, and if there is no
-    such position or grid.
+    The maps are those of the guided prompt, not of the empty one beside it. Raises UserError as generate does, and if
+    there is no such position or grid.
     """
     check_prompt(pipe.tokenizer, prompt)
     words, positions = _chosen_words(pipe.tokenizer, prompt, positions)
@@ -65,13 +66,15 @@ def maps_on_picture(
     concepts: Sequence[ConceptPositions] = (),
     resolutions: Sequence[int | tuple[int, int]] | None = None,
 ) -> AttentionRecord:
-    """What the words of a prompt look at in a given picture: it is noised to some levels, and each is denoised by one step.
+    """What the words of a prompt look at in a given picture: it is noised to some levels, and each is denoised by one
+    step.
 
-    This is what training sees, and it shows the same picture before and after training. mean_maps of the record is the mean over
-    the noise levels.
+    This is what training sees, and it shows the same picture before and after training. mean_maps of the record is the
+    mean over the noise levels.
 
     image: cut to its centre square. seed: of the noise; the same seed gives the same noise for each model.
-    times: noise levels, as timesteps of the model's schedule; in the middle ones objects take shape. Others as for record_maps.
+    times: noise levels, as timesteps of the model's schedule; in the middle ones objects take shape. Others as for
+        record_maps.
 
     Raises UserError if a timestep is not in the schedule, and as record_maps does.
     """
@@ -80,7 +83,9 @@ def maps_on_picture(
     noiser = make_noiser(pipe)
     last = noiser.config.num_train_timesteps - 1
     if not times or not all(0 <= time <= last for time in times):
-        raise UserError(f"The times {tuple(times)} must be timesteps of the model's schedule: choose some from 0 to {last}.")
+        raise UserError(
+            f"The times {tuple(times)} must be timesteps of the model's schedule: choose some from 0 to {last}."
+        )
     picture = centre_square(to_rgb(image), config.resolution)
     generator = torch.Generator("cpu").manual_seed(config.seed if seed is None else seed)
     seen = Sample(to_tensor(picture), torch.ones(1, 1, 1), prompt, is_concept=True)  # its loss mask plays no part here
@@ -125,7 +130,9 @@ def _stacked(store: AttentionStore, over_steps) -> np.ndarray:
     """(steps, layers, heads, tokens, h, w); `over_steps` makes one layer's calls into (steps, H, Q, T)."""
     if not store.maps:
         seen = ", ".join(grid_name(grid) for grid in sorted(store.grids_seen, reverse=True))
-        raise UserError(f"No cross-attention layer has the grid {grid_name(store.grid)}: choose among {seen} as resolutions.")
+        raise UserError(
+            f"No cross-attention layer has the grid {grid_name(store.grid)}: choose among {seen} as resolutions."
+        )
     layers = torch.stack([over_steps(calls) for calls in store.maps.values()], dim=1)  # (steps, layers, H, Q, T)
     return layers.transpose(3, 4).unflatten(4, store.grid).to("cpu", torch.float16).numpy()  # (..., T, h, w)
 

@@ -1,4 +1,6 @@
-"""Pictures from prompts by DDIM sampling, each from a seed of its own, so that a picture never depends on its neighbours."""
+"""Pictures from prompts by DDIM sampling, each from a seed of its own, so that a picture never depends on its
+neighbours.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,11 +22,12 @@ def sample(
 ) -> list[Image.Image]:
     """One picture a prompt, by DDIM with classifier-free guidance.
 
-    prompts, seeds: of the same length; the random numbers come from CPU generators, so they do not depend on the device.
+    prompts, seeds: of the same length; the random numbers come from CPU generators, so they do not depend on the
+        device.
     config: gives `resolution`, `inference_steps`, `guidance_scale` and `eta`.
 
-    Returns RGB pictures of resolution x resolution px. The pipeline's scheduler is put back afterwards. Raises UserError as
-    check_sampling does.
+    Returns RGB pictures of resolution x resolution px. The pipeline's scheduler is put back afterwards. Raises
+    UserError as check_sampling does.
     """
     check_sampling(pipe, config)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -46,7 +49,9 @@ def check_sampling(pipe: StableDiffusionPipeline, config: Config) -> None:
     if config.resolution % multiple:
         raise UserError(f"The resolution {config.resolution} is not a multiple of {multiple}: choose another.")
     schedule = pipe.scheduler.config
-    most = schedule.num_train_timesteps - schedule.get("steps_offset", 0)  # with an offset the sampling begins that much above
+    most = schedule.num_train_timesteps - schedule.get(
+        "steps_offset", 0
+    )  # with an offset the sampling begins that much above
     if config.inference_steps > most:
         raise UserError(f"inference_steps is {config.inference_steps}: choose at most {most} with this model.")
 
@@ -74,7 +79,9 @@ def make_noiser(pipe: StableDiffusionPipeline) -> DDPMScheduler:
 
 
 def picture_seeds(seed: int, count: int) -> list[int]:
-    """Seeds for pictures 0 to count - 1, mixed so that neighbouring seeds share no picture; UserError if `seed` is negative."""
+    """Seeds for pictures 0 to count - 1, mixed so that neighbouring seeds share no picture; UserError if `seed` is
+    negative.
+    """
     if seed < 0:
         raise UserError(f"The seed is {seed}: give a whole number from 0.")
     return [int(np.random.SeedSequence((seed, index)).generate_state(1)[0]) for index in range(count)]

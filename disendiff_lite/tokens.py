@@ -1,8 +1,8 @@
 """Modifier tokens: new words for the text encoder, and where they and their classes stand in a prompt.
 
-A *concept* is one thing of the reference picture, for example this particular cat. It is written with a *modifier token* of
-its own before a *class token*: `<new1> cat`. Positions are found by token id, never by counting words, because a class can be
-several sub-word tokens and need not follow its modifier directly (`<new1> big cat`).
+A *concept* is one thing of the reference picture, for example this particular cat. It is written with a *modifier
+token* of its own before a *class token*: `<new1> cat`. Positions are found by token id, never by counting words,
+because a class can be several sub-word tokens and need not follow its modifier directly (`<new1> big cat`).
 """
 
 import gzip
@@ -44,7 +44,7 @@ class ConceptPositions:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's own tokenizer, 49,408 tokens with Stable Diffusion's ids, built from open_clip's wheel without a download."""
+    """CLIP's own tokenizer, 49,408 tokens with Stable Diffusion's ids, from open_clip's wheel, without a download."""
     # Finding the package without importing it saves seconds: open_clip imports torchvision.
     wheel = Path(importlib.util.find_spec("open_clip").origin).parent
     with gzip.open(wheel / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
@@ -60,14 +60,12 @@ def clip_tokenizer() -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(folder, model_max_length=PROMPT_LENGTH)
 
 
-def add_modifiers(
-    pipe: StableDiffusionPipeline, modifiers: Sequence[str], initializers: Sequence[str]
-) -> list[int]:
+def add_modifiers(pipe: StableDiffusionPipeline, modifiers: Sequence[str], initializers: Sequence[str]) -> list[int]:
     """Teach the pipeline's tokenizer and text encoder new words, in place; nothing changes if one of them is refused.
 
     modifiers: the new words, each in angle brackets: "<new1>".
-    initializers: entries of the vocabulary, at least as many as modifiers; the i-th new embedding row is a copy of the i-th
-        one's row. A rare token starts a concept without a meaning of its own.
+    initializers: entries of the vocabulary, at least as many as modifiers; the i-th new embedding row is a copy of the
+        i-th one's row. A rare token starts a concept without a meaning of its own.
 
     Returns the new tokens' ids. Raises UserError if a modifier is already a word or is not in angle brackets, if an
     initializer is not one entry of the vocabulary, or if there are too few initializers.
@@ -98,13 +96,14 @@ def check_modifiers(tokenizer: PreTrainedTokenizerBase, modifiers: Sequence[str]
 def find_positions(
     tokenizer: PreTrainedTokenizerBase, prompt: str, modifiers: Sequence[str], classes: Sequence[str]
 ) -> list[ConceptPositions]:
-    """Positions of each concept's modifier and class in the tokenized prompt, one entry a class, in the order of `classes`.
+    """Positions of each concept's modifier and class in the tokenized prompt, one entry a class, in the order of
+    `classes`.
 
     The i-th modifier belongs to the i-th class; modifiers beyond the classes are not looked for. A class is the first
     occurrence after its modifier, also if other words stand between them.
 
-    Raises UserError if the prompt is too long for the text encoder, if there are more classes than modifiers, if a modifier
-    is unknown to the tokenizer or not in the prompt, or if a class does not come after its modifier.
+    Raises UserError if the prompt is too long for the text encoder, if there are more classes than modifiers, if a
+    modifier is unknown to the tokenizer or not in the prompt, or if a class does not come after its modifier.
     """
     check_concepts(classes, modifiers)
     ids = prompt_ids(tokenizer, prompt)
@@ -112,7 +111,9 @@ def find_positions(
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The prompt's token ids, the marks at both ends included. Raises UserError if the text encoder cannot read so many."""
+    """The prompt's token ids, the marks at both ends included. Raises UserError if the text encoder cannot read so
+    many.
+    """
     ids = tokenizer(prompt, verbose=False).input_ids
     if len(ids) > tokenizer.model_max_length:
         raise UserError(
@@ -123,7 +124,9 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 
 def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
-    """Raise UserError if the prompt holds an unknown modifier or is too long: either would be drawn as if all were well."""
+    """Raise UserError if the prompt holds an unknown modifier or is too long: either would be drawn as if all were
+    well.
+    """
     for modifier in MODIFIER.findall(prompt):
         if len(tokenizer(modifier, add_special_tokens=False).input_ids) != 1:
             raise UserError(f"The model does not know {modifier}: load the run that learned it, or mend its spelling.")
@@ -134,7 +137,9 @@ def token_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
     """The prompt's tokens as readable text, one each, the marks at both ends as "[start]" and "[end]"."""
     marks = {tokenizer.bos_token_id: "[start]", tokenizer.eos_token_id: "[end]"}
     # A copied tokenizer decodes with the marks of word ends, an original without.
-    decoded = [(token, tokenizer.decode([token]).replace(WORD_END, "").strip()) for token in tokenizer(prompt).input_ids]
+    decoded = [
+        (token, tokenizer.decode([token]).replace(WORD_END, "").strip()) for token in tokenizer(prompt).input_ids
+    ]
     return [marks.get(token, word) for token, word in decoded]
 
 
@@ -150,7 +155,7 @@ def compose_prompt(classes: Sequence[str], modifiers: Sequence[str], template: s
 
 
 def class_caption(classes: Sequence[str]) -> str:
-    """The caption of the plain classes, for regularisation images: "a cat and a dog". Raises UserError without a class."""
+    """The caption of the plain classes, for regularisation images: "a cat and a dog". UserError without a class."""
     check_concepts(classes, classes)
     return enumeration([f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in classes])
 

@@ -1,7 +1,8 @@
 """What trains and what stands still: while the training lasts, everything but the chosen weights is frozen.
 
-The new tokens' embeddings are a small parameter of their own, laid over the rows of the embedding table by a hook. So the other
-rows cannot move, not even by weight decay, and the optimiser keeps no state for 49,408 rows that never change.
+The new tokens' embeddings are a small parameter of their own, laid over the rows of the embedding table by a hook. So
+the other rows cannot move, not even by weight decay, and the optimiser keeps no state for 49,408 rows that never
+change.
 """
 
 import math
@@ -39,7 +40,7 @@ class Trainable:
         return self.weights if self.rows is None else {**self.weights, EMBEDDINGS: self.rows}
 
     def optimizer(self, config: Config) -> torch.optim.AdamW:
-        """AdamW over the trained tensors: `learning_rate` for the UNet's, `embedding_learning_rate` for the embeddings."""
+        """AdamW: `learning_rate` for the UNet's tensors, `embedding_learning_rate` for the embeddings."""
         groups = [{"params": list(self.weights.values()), "initial_lr": config.learning_rate}]
         if self.rows is not None:
             groups.append({"params": [self.rows], "initial_lr": config.embedding_learning_rate})
@@ -63,8 +64,9 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, config: Config, step: i
 def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[int]) -> Iterator[Trainable]:
     """Make the chosen weights of the pipeline trainable while the `with` block runs, and freeze the rest.
 
-    The parts are in eval mode meanwhile: Stable Diffusion has no dropout to switch on. Afterwards, also after an exception,
-    mode, requires_grad and gradient checkpointing are as before and the hooks are gone; what was learned stays.
+    The parts are in eval mode meanwhile: Stable Diffusion has no dropout to switch on. Afterwards, also after an
+    exception, mode, requires_grad and gradient checkpointing are as before and the hooks are gone; what was learned
+    stays.
 
     token_ids: of the modifiers; their embeddings train in every method but dreambooth.
     """
@@ -96,8 +98,8 @@ def choose_trainable(pipe, method: str) -> dict[str, nn.Parameter]:
 
     method: one of config.METHODS.
 
-    Returns parameters by their name in the UNet, in its order. Raises UserError if the UNet has no plain `attn2.to_k` and
-    `attn2.to_v`, as when LoRA adapters wrap them.
+    Returns parameters by their name in the UNet, in its order. Raises UserError if the UNet has no plain `attn2.to_k`
+    and `attn2.to_v`, as when LoRA adapters wrap them.
     """
     if method == "textual_inversion":
         return {}
@@ -140,7 +142,8 @@ def unpack_state(
                 parameter.copy_(tensors[f"weights/{name}"])
                 # AdamW keeps its step count on the CPU and the rest beside the parameter.
                 optimizer.state[parameter] = {
-                    moment: value if moment == "step" else value.to(parameter) for moment, value in moments[name].items()
+                    moment: value if moment == "step" else value.to(parameter)
+                    for moment, value in moments[name].items()
                 }
         generator.set_state(tensors["generator"])
     except (KeyError, RuntimeError):
@@ -185,7 +188,8 @@ def _overlaid(trainable: Trainable) -> Iterator[None]:
 def _first_token_detached(unet: nn.Module) -> Iterator[None]:
     """Let no gradient through the key and value of the first token.
 
-    The start mark is the same in every prompt and takes most of the attention: what trained on it would change every picture.
+    The start mark is the same in every prompt and takes most of the attention: what trained on it would change every
+    picture.
     """
 
     def detach_first(_, args: tuple, projected: torch.Tensor) -> torch.Tensor:

@@ -29,8 +29,8 @@ from disendiff_lite.trainable import Trainable, set_learning_rates
 class StepRecord:
     """One optimiser step, its losses being means over its micro-batches.
 
-    step: from 1. reconstruction: squared error of the predicted noise. bind, separate: the terms of the calibration, not yet
-    weighted; nan in a step that had no concept picture, or without calibration. total: what was minimised.
+    step: from 1. reconstruction: squared error of the predicted noise. bind, separate: the terms of the calibration,
+    not yet weighted; nan in a step that had no concept picture, or without calibration. total: what was minimised.
     learning_rate: of the UNet's weights, or of the embeddings where only they train. seconds: that the step took.
     """
 
@@ -55,7 +55,8 @@ def training_steps(
 ) -> Iterator[StepRecord]:
     """Train inside trainable.training; yields one record a step, when the pipeline is as that step left it.
 
-    positions: of the concepts, for each caption that the concept picture can have. generator: on the CPU; every random number of
+    positions: of the concepts, for each caption that the concept picture can have. generator: on the CPU; every random
+        number of
     the training comes from it. done: steps that were made before.
 
     Raises UserError if the loss is no longer a number.
@@ -86,10 +87,11 @@ def training_losses(
 ) -> dict[str, torch.Tensor]:
     """The losses of one micro-batch at random noise levels.
 
-    noiser: adds the noise. positions: caption -> its concepts, for the captions of the concept picture. generator: on the CPU.
+    noiser: adds the noise. positions: caption -> its concepts, for the captions of the concept picture. generator: on
+        the CPU.
 
-    Returns scalars: "reconstruction", "total" and, if the batch holds the concept picture and there is calibration, "bind" and
-    "separate", not yet weighted.
+    Returns scalars: "reconstruction", "total" and, if the batch holds the concept picture and there is calibration,
+    "bind" and "separate", not yet weighted.
     """
     noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents)
     times = torch.randint(0, noiser.config.num_train_timesteps, (len(noise),), generator=generator).to(noise.device)
@@ -111,11 +113,13 @@ def training_losses(
 
 
 def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Squared error of a latent cell, summed over its channels as in the published code, mean over the cells that count.
+    """Squared error of a latent cell, summed over its channels as in the published code, mean over the cells that
+    count.
 
     The sum makes it C times the usual mean over channels; lambda is meant beside this one.
 
-    predicted, target: (B, C, h, w). mask: (B, 1, h, w), 1 where the loss counts, somewhere in every entry. Returns a scalar.
+    predicted, target: (B, C, h, w). mask: (B, 1, h, w), 1 where the loss counts, somewhere in every entry. Returns a
+        scalar.
     """
     squares = (predicted - target).square() * mask  # (B, C, h, w)
     return (squares.sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))).mean()
@@ -124,11 +128,9 @@ def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, mask: tor
 def _calibration(
     maps: torch.Tensor, batch: Batch, positions: Mapping[str, Sequence[ConceptPositions]], config: Config
 ) -> dict[str, torch.Tensor]:
-    """The calibration's terms, the mean over the batch entries whose caption holds the modifiers. maps: (B, T, h, w)."""
+    """The calibration's terms, the mean over the entries whose caption holds the modifiers. maps: (B, T, h, w)."""
     terms = [
-        calibration_loss(
-            *concept_maps(maps[entry], positions[caption]), smooth=config.smooth, suppress=config.suppress
-        )
+        calibration_loss(*concept_maps(maps[entry], positions[caption]), smooth=config.smooth, suppress=config.suppress)
         for entry, caption in enumerate(batch.captions)
         if batch.is_concept[entry]
     ]
@@ -145,5 +147,3 @@ def _record(step: int, terms: list[dict], optimizer: torch.optim.Optimizer, bega
         raise UserError(f"The loss is no longer a number at step {step}: choose a smaller learning_rate.")
     rate = optimizer.param_groups[0]["lr"]
     return StepRecord(step=step, **means, learning_rate=rate, seconds=time.perf_counter() - began)
-
-

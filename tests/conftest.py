@@ -131,7 +131,10 @@ def new_record() -> Callable[..., AttentionRecord]:
             roles=("", "modifier", "class", "", "", "class"),
             times=(900, 700, 500, 300, 100),
             picture=random.integers(0, 256, (64, 64, 3), dtype=np.uint8),
-            layers={grid: tuple(f"up_blocks.{n}.transformer_blocks.0.attn2" for n in range(size[1])) for grid, size in sizes.items()},
+            layers={
+                grid: tuple(f"up_blocks.{n}.transformer_blocks.0.attn2" for n in range(size[1]))
+                for grid, size in sizes.items()
+            },
             maps={grid: (random.random(size) ** 4 * 0.4).astype(np.float16) for grid, size in sizes.items()},
         )
         return dataclasses.replace(record, **changes)

@@ -14,10 +14,26 @@ from disendiff_lite.support.errors import UserError
 def test_paper_has_the_published_numbers():
     config = paper()
     published = dict(
-        method="disendiff", resolution=512, steps=250, batch_size=2, gradient_accumulation=4, learning_rate=8e-5,
-        lr_scheduler="constant", calibration_weight=0.01, bind_weight=1.0, separate_weight=1.0, suppress=True, smooth=True, map_resolution=16,
-        initial_tokens=("ktn", "pll", "ucd"), prior_probability=0.5, prior_images=200, flip_probability=0.5,
-        inference_steps=50, guidance_scale=6.0, eta=1.0,
+        method="disendiff",
+        resolution=512,
+        steps=250,
+        batch_size=2,
+        gradient_accumulation=4,
+        learning_rate=8e-5,
+        lr_scheduler="constant",
+        calibration_weight=0.01,
+        bind_weight=1.0,
+        separate_weight=1.0,
+        suppress=True,
+        smooth=True,
+        map_resolution=16,
+        initial_tokens=("ktn", "pll", "ucd"),
+        prior_probability=0.5,
+        prior_images=200,
+        flip_probability=0.5,
+        inference_steps=50,
+        guidance_scale=6.0,
+        eta=1.0,
     )
     assert {name: getattr(config, name) for name in published} == published
 

@@ -22,7 +22,9 @@ from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.images import centre_square, load_image, to_tensor
 
 CAPTION = "photo of a <new1> cat and <new2> dog"
-CONFIG = emoji(augment=True, prior_probability=0.5, prior_images=5, prior_batch=2, inference_steps=2, flip_probability=0.0)
+CONFIG = emoji(
+    augment=True, prior_probability=0.5, prior_images=5, prior_batch=2, inference_steps=2, flip_probability=0.0
+)
 CELL = 4  # px
 
 
@@ -153,7 +155,9 @@ def test_kept_latents_are_those_of_a_fresh_encoding(tiny_pipe, image):
 
 def test_a_vae_without_a_gaussian(tiny_pipe, image):
     tiny_pipe.vae = AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8), num_encoder_blocks=(1, 1, 1),
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1),
         num_decoder_blocks=(1, 1, 1),
     ).eval()
     sample = augment(image, CAPTION, dataclasses.replace(CONFIG, augment=False), CELL, seeded())

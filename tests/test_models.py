@@ -103,7 +103,9 @@ def test_an_unreachable_hub_is_explained(monkeypatch):
     with pytest.raises(UserError) as refused:
         load_pipeline("nobody/such-a-model", device="cpu")
     message = str(refused.value)
-    assert message.startswith("Cannot fetch nobody/such-a-model from the model hub (Name or service not known): download it")
+    assert message.startswith(
+        "Cannot fetch nobody/such-a-model from the model hub (Name or service not known): download it"
+    )
     assert "'emoji'" in message and "\n" not in message
 
 
@@ -153,7 +155,9 @@ def test_a_device_that_is_not_there_or_full(folder, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory\nand what one could try")
 
     monkeypatch.setattr(torch.nn.Module, "to", full)
-    with pytest.raises(UserError, match=r"Cannot put .* on the device cpu \(CUDA out of memory\): choose another one\.$"):
+    with pytest.raises(
+        UserError, match=r"Cannot put .* on the device cpu \(CUDA out of memory\): choose another one\.$"
+    ):
         load_pipeline(folder, device="cpu")
 
 
@@ -161,7 +165,9 @@ def test_what_each_method_trains(tiny_pipe):
     everything = {name for name, _ in tiny_pipe.unet.named_parameters()}
     expected = {
         f"{name}.{part}.weight"
-        for name, _ in tiny_pipe.unet.named_modules() if name.endswith("attn2") for part in ("to_k", "to_v")
+        for name, _ in tiny_pipe.unet.named_modules()
+        if name.endswith("attn2")
+        for part in ("to_k", "to_v")
     }
     assert len(expected) == 14  # two in each of seven layers
     assert set(choose_trainable(tiny_pipe, "disendiff")) == expected

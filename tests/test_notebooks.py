@@ -64,7 +64,9 @@ class TestHouseRules:
     def test_one_parameters_cell_of_plain_literals(self, path):
         (cell,) = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
         for statement in ast.parse(cell.source).body:
-            assert isinstance(statement, ast.Assign) and isinstance(ast.literal_eval(statement.value), (str, int, float))
+            assert isinstance(statement, ast.Assign) and isinstance(
+                ast.literal_eval(statement.value), (str, int, float)
+            )
         assert PARAMETERS <= set(notebook_parameters(path))
 
     def test_a_sentence_stands_between_two_code_cells(self, path):
@@ -102,7 +104,10 @@ def test_runs_from_a_fresh_kernel_and_draws(path, tmp_path, capsys):
     execution = execute(path, {"run_dir": str(tmp_path / "run")}, executed, tmp_path / "progress")
     with capsys.disabled():
         aim = AIMS.get(path.stem[:2])
-        print(f"\n{path.stem} took {clock(execution.seconds)}" + f" (aim: {clock(aim)} on two free cores)" * (aim is not None))
+        print(
+            f"\n{path.stem} took {clock(execution.seconds)}"
+            + f" (aim: {clock(aim)} on two free cores)" * (aim is not None)
+        )
     if keep := os.environ.get("EXECUTED_NOTEBOOKS"):  # a failing one too: it shows where
         Path(keep).mkdir(parents=True, exist_ok=True)
         shutil.copy(executed, keep)
@@ -121,7 +126,9 @@ def test_a_committed_copy_has_nothing_of_the_run():
         nbformat.v4.new_code_cell("steps = 2", metadata={"tags": ["injected-parameters"]}),
         nbformat.v4.new_code_cell("steps", execution_count=7, outputs=[widget, shown]),
     ]
-    node = nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {"state": {}}, "papermill": {"output_path": "/somewhere"}})
+    node = nbformat.v4.new_notebook(
+        cells=cells, metadata={"widgets": {"state": {}}, "papermill": {"output_path": "/somewhere"}}
+    )
     copy = clean_copy(node)
     assert [cell.source for cell in copy.cells] == ["steps = 1", "steps"] and "widgets" not in copy.metadata
     assert copy.cells[0].metadata == {"tags": ["parameters"]} and "somewhere" not in nbformat.writes(copy)

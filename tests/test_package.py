@@ -1,29 +1,45 @@
-"""The names that the package offers: each is what it says, however it is imported."""
+"""The doors: each name is what it says, however it is imported, and editors know the same names."""
 
+import ast
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-import disendiff_lite
+import disendiff_lite as dd
+from disendiff_lite import evaluate, show
+
+DOORS = [dd, evaluate, show]
 
 
-@pytest.mark.parametrize("name", disendiff_lite.__all__)
-def test_a_name_is_its_object_and_not_a_module(name):
+@pytest.mark.parametrize(("door", "name"), [(door, name) for door in DOORS for name in door.__all__])
+def test_a_name_is_its_object(door, name):
     found = {}
-    exec(f"from disendiff_lite import {name}", found)
-    assert not isinstance(found[name], ModuleType)
-    assert getattr(disendiff_lite, name) is found[name]
-    assert find_spec(f"disendiff_lite.{name}") is None  # else an import would give the module, once it is loaded
+    exec(f"from {door.__name__} import {name}", found)
+    assert getattr(door, name) is found[name]
+    is_room = isinstance(found[name], ModuleType)
+    assert is_room == (door is dd and name in ("evaluate", "losses", "show"))
+    # Else an import of the name would give the module, once that is loaded.
+    assert is_room or find_spec(f"{door.__name__}.{name}") is None
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_dir_lists_the_names_that_editors_know(door):
+    tree = ast.parse(Path(door.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    known = [alias.name for node in block.body for alias in node.names]
+    assert sorted(known) == sorted(door.__all__) == dir(door)
 
 
 def test_importing_the_package_does_not_wait_for_torch():
-    program = "import sys, disendiff_lite, disendiff_lite.cli; sys.exit('torch' in sys.modules)"
+    program = "import sys, disendiff_lite, disendiff_lite.cli.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_a_name_that_is_not_there():
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_a_name_that_is_not_there(door):
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):
-        exec("from disendiff_lite import nothing", {})
+        exec(f"from {door.__name__} import nothing", {})

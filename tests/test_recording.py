@@ -68,7 +68,9 @@ def test_maps_on_a_picture_are_those_of_one_denoising_of_it(pipe, picture):
 
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad(), capture_attention(pipe.unet, 16, tokens=[5]) as store:
-        latents = pipe.vae.encode(to_tensor(square)[None]).latent_dist.sample(generator) * pipe.vae.config.scaling_factor
+        latents = (
+            pipe.vae.encode(to_tensor(square)[None]).latent_dist.sample(generator) * pipe.vae.config.scaling_factor
+        )
         noise = torch.randn(2, 4, 16, 16, generator=generator)
         kept = pipe.scheduler.alphas_cumprod[[200, 600]].view(2, 1, 1, 1)
         text = pipe.encode_prompt([PROMPT] * 2, "cpu", 1, False)[0]
@@ -114,7 +116,9 @@ def test_a_missing_damaged_or_foreign_file_is_refused(tmp_path):
 
 def test_mean_maps_of_known_numbers():
     maps = np.arange(2 * 2 * 2 * 1 * 2 * 2, dtype=np.float16).reshape(2, 2, 2, 1, 2, 2)
-    record = AttentionRecord("a", ("a",), (1,), ("",), (9, 1), np.zeros((4, 4, 3), np.uint8), {"2x2": ("x", "y")}, {"2x2": maps})
+    record = AttentionRecord(
+        "a", ("a",), (1,), ("",), (9, 1), np.zeros((4, 4, 3), np.uint8), {"2x2": ("x", "y")}, {"2x2": maps}
+    )
     assert np.array_equal(mean_maps(record), [[[14, 15], [16, 17]]])
     assert np.array_equal(mean_maps(record, 2, step=0, layer=1, head=0), [[[8, 9], [10, 11]]])
     assert np.array_equal(mean_maps(record, (2, 2), step=-1), [[[22, 23], [24, 25]]])

@@ -27,7 +27,9 @@ def taught():
     return tokenizer
 
 
-@pytest.mark.parametrize("text", ["photo of a cat, and Dog's 33 houses!", "café — naïve axolotl", "a 3-D 🐈 teddy bear", ""])
+@pytest.mark.parametrize(
+    "text", ["photo of a cat, and Dog's 33 houses!", "café — naïve axolotl", "a 3-D 🐈 teddy bear", ""]
+)
 def test_clip_tokenizer_gives_open_clips_ids(text):
     tokenizer = clip_tokenizer()
     padded = tokenizer(text, padding="max_length").input_ids

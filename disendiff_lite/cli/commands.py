@@ -55,7 +55,11 @@ def train(args: argparse.Namespace) -> None:
     )
     steps = sum(1 for _ in progress(records, config.steps))
     if steps == 0:
-        _say("nothing to do: this run is finished" if finished else "all steps were done before: the results are written now")
+        _say(
+            "nothing to do: this run is finished"
+            if finished
+            else "all steps were done before: the results are written now"
+        )
     print(run_dir)
 
 
@@ -84,7 +88,7 @@ def score(args: argparse.Namespace) -> None:
             raise UserError(f"There are {len(crops)} crops for {', '.join(record.classes)}: give one picture of each.")
         reference = dataclasses.replace(reference, crops=crops)
     pipe, record, config = _learned(args)
-    scorer = load_scorer(args.scorer or SCORERS[preset_for(_model(args, record))], args.device)
+    scorer = load_scorer(args.scorer or SCORERS[preset_for(_model(args, record))().preset], args.device)
     scores = score_run(
         pipe,
         scorer,
@@ -142,7 +146,9 @@ def _report_all(args: argparse.Namespace) -> int:
 
 
 def _report_order(args: argparse.Namespace) -> "Order":
-    """The report that the options ask for, checked before a kernel starts; with --all-pairs that of the pair that they name."""
+    """The report that the options ask for, checked before a kernel starts; with --all-pairs that of the pair that they
+    name.
+    """
     from disendiff_lite.report.execute import check_parameters, find_notebooks, notebook_parameters
     from disendiff_lite.report.report import Order
 

@@ -1,6 +1,7 @@
 """The command line: what each verb takes, and how every kind of end looks.
 
-    exit status 0 done · 1 a notebook's cell failed · 2 bad input, one sentence on stderr · 130 interrupted, one line on stderr
+exit status 0 done · 1 a notebook's cell failed · 2 bad input, one sentence on stderr · 130 interrupted, one line on
+stderr
 """
 
 import argparse
@@ -29,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        mend = "the same command goes on from the last checkpoint" if args.verb in ("train", "report") else "start it again"
+        mend = (
+            "the same command goes on from the last checkpoint"
+            if args.verb in ("train", "report")
+            else "start it again"
+        )
         print(f"\n{args.verb}: interrupted; {mend}.", file=sys.stderr)
         return 130
 
@@ -38,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(
         prog="python -m disendiff_lite",
-        description="Learn two concepts from one picture and keep them apart (DisenDiff). From one picture to a report.",
+        description="Learn two concepts from one picture and keep them apart (DisenDiff).",
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="{train,generate,score,report}")
@@ -56,9 +61,13 @@ def _add_verb(verbs, name: str, summary: str) -> argparse.ArgumentParser:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     _add_model(parser, default="emoji")
-    parser.add_argument("--method", default="disendiff", help="disendiff, custom_diffusion, dreambooth or textual_inversion")
+    parser.add_argument(
+        "--method", default="disendiff", help="disendiff, custom_diffusion, dreambooth or textual_inversion"
+    )
     parser.add_argument("--preset", help="paper or emoji: the recipe; by default the one that suits the model's size")
-    parser.add_argument("--prompt", help="caption of the picture, with modifiers: 'photo of a <new1> cat and <new2> dog'")
+    parser.add_argument(
+        "--prompt", help="caption of the picture, with modifiers: 'photo of a <new1> cat and <new2> dog'"
+    )
     parser.add_argument("--prior", metavar="FOLDER", help="own pictures of the plain classes, instead of the model's")
     parser.add_argument("--seed", type=int, help="of everything that is random (default 0)")
     _add_settings(parser, "any setting of the recipe, such as steps=100 or calibration_weight=0")
@@ -80,7 +89,9 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
     crops = "one picture of each concept alone; shipped references have theirs"
     parser.add_argument("--crops", metavar="A.png,B.png", help=crops)
-    parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4, the paper has 16)")
+    parser.add_argument(
+        "--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4, the paper has 16)"
+    )
     parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
     _add_settings(parser, "settings of the sampling, such as inference_steps=50")
     parser.add_argument("--scorer", help="emoji, clip or another CLIP model (default: the one that suits the model)")
@@ -89,14 +100,22 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     source = _add_source(parser)
-    source.add_argument("--all-pairs", action="store_true", help="every shipped pair, several at a time, and an index page over them")
-    parser.add_argument("--jobs", type=_at_least_one, metavar="N", help="pairs at a time with --all-pairs (default: one a core)")
+    source.add_argument(
+        "--all-pairs", action="store_true", help="every shipped pair, several at a time, and an index page over them"
+    )
+    parser.add_argument(
+        "--jobs", type=_at_least_one, metavar="N", help="pairs at a time with --all-pairs (default: one a core)"
+    )
     parser.add_argument("--model", help="a short name, a folder or a hub id (default: the notebook's)")
     parser.add_argument("--method", help="disendiff, custom_diffusion, dreambooth or textual_inversion")
     parser.add_argument("--seed", type=int, help="of everything that is random")
     _add_settings(parser, "any parameter of the notebooks, such as steps=100")
-    parser.add_argument("--notebooks", default="00_quickstart", help="names with commas between, or all (default 00_quickstart)")
-    where = f"where the report is written (default {DEFAULT_FOLDER}; runs/all-pairs with a folder a pair for all of them)"
+    parser.add_argument(
+        "--notebooks", default="00_quickstart", help="names with commas between, or all (default 00_quickstart)"
+    )
+    where = (
+        f"where the report is written (default {DEFAULT_FOLDER}; runs/all-pairs with a folder a pair for all of them)"
+    )
     parser.add_argument("--run-dir", metavar="FOLDER", help=where)
 
 

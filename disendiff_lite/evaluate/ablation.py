@@ -1,12 +1,12 @@
 """The ablation: what each piece of the calibration does, seen by training without it, all else being equal.
 
-    python -m disendiff_lite.ablation --pair cat_dog --out data/ablation
+    python -m disendiff_lite.evaluate.ablation --pair cat_dog --out data/ablation
 
-trains the variants and keeps what they learned, a run's folder each, for notebooks that compare runs without training them. The
-variants are changes of one Config. They share their seed and their pictures of the plain classes, and the calibration draws no
+trains the variants and keeps what they learned, a run's folder each, for notebooks that compare runs without training
+them. The variants are changes of one Config. They share their seed and their pictures of the plain classes, and the
+calibration draws no
 random number: so each sees the same pictures with the same noise in the same order.
 """
-
 
 import argparse
 import dataclasses
@@ -23,6 +23,7 @@ from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.references import Reference, load_reference
 from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError, run_main
+from disendiff_lite.support.paths import ABLATION
 from disendiff_lite.support.progress import progress, progress_callback
 
 VARIANTS = {
@@ -32,17 +33,22 @@ VARIANTS = {
     "without suppression": {"suppress": False},
     "Custom Diffusion": {"method": "custom_diffusion", "calibration_weight": 0.0},
 }
-SHIPPED_RANK = 32  # of the key and value changes that the command keeps: a fifth of the full size, and most of the change
+SHIPPED_RANK = (
+    32  # of the key and value changes that the command keeps: a fifth of the full size, and most of the change
+)
 
 
 def ablation_configs(config: Config) -> dict[str, Config]:
     """The settings of each variant by its name, the full method first.
 
-    Raises UserError if `config` is not DisenDiff with both terms and with suppression: then there is nothing to take away.
+    Raises UserError if `config` is not DisenDiff with both terms and with suppression: then there is nothing to take
+    away.
     """
     terms = (config.calibration_weight, config.bind_weight, config.separate_weight)
     if not (all(terms) and config.suppress and config.smooth):
-        raise UserError("The ablation begins with the whole calibration: give settings in which no part of it is switched off.")
+        raise UserError(
+            "The ablation begins with the whole calibration: give settings in which no part of it is switched off."
+        )
     return {name: dataclasses.replace(config, **changes) for name, changes in VARIANTS.items()}
 
 
@@ -60,8 +66,8 @@ def train_variants(
 ) -> Iterator[tuple[str, StableDiffusionPipeline]]:
     """Train the variants one after another; finished ones are loaded, and broken-off ones go on.
 
-    model: as load_pipeline takes it. configs: by name, such as ablation_configs gives. folder: each gets one of its own in it, see
-        variant_folder. prior: pictures of the plain classes for all of them, such as shared_prior gives.
+    model: as load_pipeline takes it. configs: by name, such as ablation_configs gives. folder: each gets one of its own
+        in it, see variant_folder. prior: pictures of the plain classes for all of them, such as shared_prior gives.
 
     Yields each variant's name and the pipeline that has learned it. Keep none of them: then two at most are in memory.
     """
@@ -83,14 +89,16 @@ def shared_prior(model: str, reference: Reference, config: Config, folder=None) 
     return make_prior(load_pipeline(model), reference.classes, config, folder, progress_callback("class pictures"))
 
 
-def find_runs(folder, names: Iterable[str], model: str, reference: Reference) -> dict[str, Path]:
+def find_runs(folder: str | Path | None, names: Iterable[str], model: str, reference: Reference) -> dict[str, Path]:
     """Those variants whose finished run lies in `folder`, was trained on `model`, and learned this very reference.
 
-    names: of the variants, such as ablation.VARIANTS. model: as load_pipeline takes it. Returns their folders by name, none if
-    nothing fits. Raises UserError if a run's own files are damaged.
+    folder: None takes the shipped runs. names: of the variants, such as ablation.VARIANTS. model: as load_pipeline
+    takes it. Returns their folders by name, none if nothing fits. Raises UserError if a run's own files are damaged.
     """
-    folders = {name: variant_folder(folder, name) for name in names}
-    return {name: path for name, path in folders.items() if (path / "run.json").exists() and _fits(path, model, reference)}
+    folders = {name: variant_folder(folder or ABLATION, name) for name in names}
+    return {
+        name: path for name, path in folders.items() if (path / "run.json").exists() and _fits(path, model, reference)
+    }
 
 
 def _fits(path: Path, model: str, reference: Reference) -> bool:
@@ -110,7 +118,9 @@ def main() -> None:
     parser.add_argument("--model", default="emoji", help="a short name, a folder or a hub id (default emoji)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is random (default 0)")
     parser.add_argument("--steps", type=int, help="optimiser steps (default: the preset's)")
-    parser.add_argument("--out", required=True, help="where the runs go, a folder each; to make them anew, delete it first")
+    parser.add_argument(
+        "--out", required=True, help="where the runs go, a folder each; to make them anew, delete it first"
+    )
     args = parser.parse_args()
     reference = load_reference(args.pair)
     changes = {"steps": args.steps} if args.steps else {}

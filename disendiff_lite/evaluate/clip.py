@@ -1,4 +1,5 @@
-"""CLIP scores: how alike pictures are to a reference, how well they fit their prompt, and whether concepts leak into each other.
+"""CLIP scores: how alike pictures are to a reference, how well they fit their prompt, and whether concepts leak into
+each other.
 
 CLIP gives pictures and texts embeddings of unit length in one space; their cosine says how alike they are:
 
@@ -18,7 +19,6 @@ import torch
 from huggingface_hub import hf_hub_download, model_info, try_to_load_from_cache
 from PIL import Image
 
-from disendiff_lite.config import emoji, paper
 from disendiff_lite.evaluate.score import Score
 from disendiff_lite.models import pick_device
 from disendiff_lite.support.errors import UserError, first_line
@@ -26,7 +26,7 @@ from disendiff_lite.support.paths import EMBEDDED_SCORER
 from disendiff_lite.tokens import MODIFIER
 
 SHORT_NAMES = {"emoji": str(EMBEDDED_SCORER), "clip": "ViT-B-32-quickgelu/openai"}
-SCORERS = {emoji: "emoji", paper: "clip"}  # the scorer that suits a preset
+SCORERS = {"emoji": "emoji", "paper": "clip"}  # the scorer that suits a preset
 CLIP_SCORE_WEIGHT = 2.5  # of CLIPScore (Hessel et al. 2021), without its "A photo depicts" before the prompt
 BATCH = 32  # pictures or texts embedded at once
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
@@ -54,7 +54,9 @@ class Leakage:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A CLIP model: `encode_image` takes what `preprocess` made of a picture, `encode_text` what `tokenize` made of texts."""
+    """A CLIP model: `encode_image` takes what `preprocess` made of a picture, `encode_text` what `tokenize` made of
+    texts.
+    """
 
     name: str
     model: torch.nn.Module
@@ -66,13 +68,13 @@ class Scorer:
 def load_scorer(name="emoji", device=None) -> Scorer:
     """Load a CLIP model with open_clip; only safetensors weights are read.
 
-    name: "emoji" (the embedded scorer, for the emoji world), "clip" (real CLIP ViT-B/32, for real pictures), a folder with
-        open_clip_config.json and open_clip_model.safetensors, or open_clip's "architecture" or "architecture/tag" (without a
-        tag OpenAI's weights, which need a -quickgelu architecture).
+    name: "emoji" (the embedded scorer, for the emoji world), "clip" (real CLIP ViT-B/32, for real pictures), a folder
+        with open_clip_config.json and open_clip_model.safetensors, or open_clip's "architecture" or "architecture/tag"
+        (without a tag OpenAI's weights, which need a -quickgelu architecture).
     device: where to put it; None takes the first of cuda, mps and cpu that is there.
 
-    Returns the scorer, in eval mode. Raises UserError if there is no such folder or model, if the folder lacks a file or holds
-    a damaged one, or if the weights cannot be fetched or are pickled.
+    Returns the scorer, in eval mode. Raises UserError if there is no such folder or model, if the folder lacks a file
+    or holds a damaged one, or if the weights cannot be fetched or are pickled.
     """
     # Importing open_clip takes seconds, which whoever only plots or trains should not wait for.
     import open_clip
@@ -114,7 +116,8 @@ def embed_texts(scorer: Scorer, texts: Sequence[str]) -> torch.Tensor:
 def image_alignment(scorer: Scorer, pictures: Sequence[Image.Image], references: Sequence[Image.Image]) -> Score:
     """Mean cosine of all pairs of pictures and references (the paper's image-alignment).
 
-    references: the whole reference picture for pictures of all concepts, the concept's crop for pictures of one concept.
+    references: the whole reference picture for pictures of all concepts, the concept's crop for pictures of one
+        concept.
 
     Returns a Score with one value a picture, its mean over the references. Raises UserError if there are no pictures.
     """
@@ -134,7 +137,9 @@ def text_alignment(
     text = strip_modifiers(prompt, modifiers)
     left = MODIFIER.findall(text)
     if left:
-        raise UserError(f"The scorer does not know {', '.join(left)} in the prompt {prompt!r}: name it among the modifiers.")
+        raise UserError(
+            f"The scorer does not know {', '.join(left)} in the prompt {prompt!r}: name it among the modifiers."
+        )
     cosines = (embed_pictures(scorer, pictures) @ embed_texts(scorer, [text]).T)[:, 0]  # (P,)
     return TextAlignment(_score(cosines), _score(CLIP_SCORE_WEIGHT * cosines.clamp(min=0)))
 
@@ -144,7 +149,8 @@ def leakage(
 ) -> Leakage:
     """How much more pictures of one concept alone are like it than like the other concepts of the same reference.
 
-    pictures: of the one concept alone. own: its crop of the reference. others: the crops of the others; the most similar counts.
+    pictures: of the one concept alone. own: its crop of the reference. others: the crops of the others; the most
+        similar counts.
 
     Raises UserError if there are no pictures or no others.
     """
@@ -155,7 +161,9 @@ def leakage(
 
 
 def strip_modifiers(prompt: str, modifiers: Sequence[str]) -> str:
-    """The prompt without its modifiers: "a <new1> cat and <new2> dog" becomes "a cat and dog"; upper and lower case are one."""
+    """The prompt without its modifiers: "a <new1> cat and <new2> dog" becomes "a cat and dog"; upper and lower case are
+    one.
+    """
     for modifier in modifiers:
         prompt = re.sub(re.escape(modifier), " ", prompt, flags=re.IGNORECASE)
     return re.sub(r"\s+([,.;:!?])", r"\1", " ".join(prompt.split()))
@@ -174,7 +182,8 @@ def _checked_folder(source: str) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise UserError(
-            f"There is no scorer {source}: give a folder, an open_clip architecture, or one of {', '.join(SHORT_NAMES)}."
+            f"There is no scorer {source}: give a folder, an open_clip architecture, or one of"
+            f" {', '.join(SHORT_NAMES)}."
         )
     # Without this file open_clip would take a pickled one beside it.
     for file in (CONFIG_FILE, WEIGHTS_FILE):
@@ -185,11 +194,14 @@ def _checked_folder(source: str) -> Path:
 
 def _check_tag(architecture: str, tag: str, tags: Sequence[str]) -> None:
     if tag not in tags:
-        raise UserError(f"There are no weights {tag!r} of {architecture}: use one of {', '.join(tags) or 'another model'}.")
+        raise UserError(
+            f"There are no weights {tag!r} of {architecture}: use one of {', '.join(tags) or 'another model'}."
+        )
 
 
 def _fetch(name: str, address: str) -> None:
-    """Bring a scorer's safetensors weights into the hub's cache, where open_clip looks first: it would also take pickled ones.
+    """Bring a scorer's safetensors weights into the hub's cache, where open_clip looks first: it would also take
+    pickled ones.
 
     address: "owner/name/" of the hub repository; with more behind it, or "", the weights are one pickled file.
     """
@@ -204,7 +216,8 @@ def _fetch(name: str, address: str) -> None:
                 hf_hub_download(repository, WEIGHTS_FILE)
         except Exception as error:  # the hub client's errors have no common family
             raise UserError(
-                f"Cannot fetch the scorer {name} from the model hub ({first_line(error)}): download it on a connected machine,"
+                f"Cannot fetch the scorer {name} from the model hub ({first_line(error)}): download it on a connected"
+                " machine,"
                 " or use the scorer that is shipped, 'emoji'."
             ) from error
     if WEIGHTS_FILE not in files:

@@ -1,7 +1,8 @@
 """One run measured in every way that this project knows, so that runs can be laid side by side.
 
-Maps come from the reference picture under several noises, pictures from the plain prompt of each subject. All runs are measured
-with the same noises and seeds, and their calibration terms with the same formula, whatever they were trained with.
+Maps come from the reference picture under several noises, pictures from the plain prompt of each subject. All runs are
+measured with the same noises and seeds, and their calibration terms with the same formula, whatever they were trained
+with.
 """
 
 import math
@@ -43,11 +44,17 @@ class RunMeasures:
 
     @property
     def picture_scores(self) -> dict[str, Score]:
-        """By name: the margins and the image-alignment of single concepts, pooled, those of both together, and text-alignment."""
+        """By name: the margins and the image-alignment of single concepts, pooled, those of both together, and
+        text-alignment.
+        """
         alone = [found for found in self.scores if found.subject != "combined"]
         margins = [found.margin for found in alone if found.margin is not None]
-        together = {"image, combined": found.image for found in self.scores if found.subject == "combined"}
-        pooled = {"image, alone": pool([found.image for found in alone]), "text": pool([found.text for found in self.scores])}
+        combined = [found.image for found in self.scores if found.subject == "combined"]
+        together = {"image, combined": combined[0]} if combined else {}
+        pooled = {
+            "image, alone": pool([found.image for found in alone]),
+            "text": pool([found.text for found in self.scores]),
+        }
         return ({"own - other": pool(margins)} if margins else {}) | together | pooled
 
     def to_dict(self) -> dict:
@@ -69,7 +76,8 @@ def measure_run(
 ) -> RunMeasures:
     """Measure what a pipeline has learned of a reference.
 
-    pipe: with a run's words and weights. count: pictures of each subject. noises: of the reference picture, for the maps.
+    pipe: with a run's words and weights. count: pictures of each subject. noises: of the reference picture, for the
+        maps.
     seed: of the pictures, and of the first noise; None takes the config's. progress: as for generate.generate_set.
     """
     seed = config.seed if seed is None else seed
@@ -89,8 +97,8 @@ def measure_maps(
 
     noises: how many noises the reference picture gets, from `seed` on; each gives maps of its own.
 
-    Returns the words, their mean maps (2N, h, w), and Scores by name: "bind" and "separate", the calibration's terms (one value a
-    noise), and, where masks are known, those of concepts.map_agreement (one value a noise and map).
+    Returns the words, their mean maps (2N, h, w), and Scores by name: "bind" and "separate", the calibration's terms
+    (one value a noise), and, where masks are known, those of concepts.map_agreement (one value a noise and map).
     """
     records = [record_reference(pipe, reference, config, seed=seed + number) for number in range(noises)]
     maps = [tracked_maps(record) for record in records]  # each (2N, h, w)
@@ -104,7 +112,8 @@ def measure_maps(
 
 
 def compare_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
-    """A table of text, a line a run and a column a measure: mean ± spread, and under the columns how many values each has.
+    """A table of text, a line a run and a column a measure: mean ± spread, and under the columns how many values each
+    has.
 
     rows: run -> measure -> Score; a measure that a run lacks is "-".
     """
@@ -117,9 +126,10 @@ def compare_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
 
 
 def difference_table(rows: Mapping[str, Mapping[str, Score]], baseline: str) -> str:
-    """How each run differs from one of them, value by value: mean ± standard error, marked * from two standard errors on.
+    """How each run differs from one of them, value by value: mean ± standard error, marked * from two standard errors
+    on.
 
-    What all runs share, such as a noise that suits nobody, falls out, so that small differences show (see pairing.py).
+    What all runs share, such as a noise that suits nobody, falls out, so that small differences show (see score.py).
 
     rows: run -> measure -> Score, measured alike. baseline: the run that is taken off the others.
     """

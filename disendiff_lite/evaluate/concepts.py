@@ -1,4 +1,5 @@
-"""Where the words of each concept look in the reference picture: do its modifier and its class agree, and do they cover their thing?
+"""Where the words of each concept look in the reference picture: do its modifier and its class agree, and do they cover
+their thing?
 
 Maps of concepts are stacked as (2N, h, w), for each concept its modifier and then its class: <new1>, cat, <new2>, dog.
 """
@@ -36,7 +37,8 @@ class ReferenceRecord:
 class WordMaps:
     """Maps of words of one kind, with the masks that they should and should not cover.
 
-    maps: (N, h, w), probabilities. own: bool (N, H, W), the thing that the word stands for. other: the other things, all in one.
+    maps: (N, h, w), probabilities. own: bool (N, H, W), the thing that the word stands for. other: the other things,
+        all in one.
     """
 
     maps: np.ndarray
@@ -49,8 +51,8 @@ def record_reference(
 ) -> AttentionRecord:
     """What the words of the training caption look at in the reference picture, noised to several levels.
 
-    pipe: it knows the modifiers (tokens.add_modifiers, a run, or one that is being trained). seed: of the noise; None takes the
-    config's. choice: `times` and `resolutions`, as recording.maps_on_picture takes them. Raises UserError as it does.
+    pipe: it knows the modifiers (tokens.add_modifiers, a run, or one that is being trained). seed: of the noise; None
+    takes the config's. choice: `times` and `resolutions`, as maps_on_picture takes them. Raises UserError as it does.
     """
     modifiers = config.modifiers[: len(reference.classes)]
     prompt = compose_prompt(reference.classes, config.modifiers, config.template)
@@ -59,7 +61,9 @@ def record_reference(
 
 
 def record_untrained(model: str, reference: Reference, config: Config, seed: int | None = None) -> AttentionRecord:
-    """record_reference of a freshly loaded model to which the new words still mean nothing. model: as load_pipeline takes it."""
+    """record_reference of a freshly loaded model to which the new words still mean nothing. model: as load_pipeline
+    takes it.
+    """
     pipe = load_pipeline(model)
     add_modifiers(pipe, config.modifiers[: len(reference.classes)], config.initial_tokens)
     return record_reference(pipe, reference, config, seed)
@@ -92,7 +96,8 @@ def tracked_words(record: AttentionRecord) -> list[str]:
 def tracked_maps(record: AttentionRecord, resolution: int | tuple[int, int] | None = None, **choice: int) -> np.ndarray:
     """The maps of the tracked words, (2N, h, w) in [0, 1], as the loss takes them.
 
-    resolution, and in `choice` step, layer or head in place of the mean over all: as attention_record.mean_maps takes them.
+    resolution, and in `choice` step, layer or head in place of the mean over all: as attention_record.mean_maps takes
+    them.
     """
     concepts = [ConceptPositions(*places) for places in record.concepts]
     maps = torch.from_numpy(mean_maps(record, resolution, **choice))  # (tokens, h, w)
@@ -110,8 +115,9 @@ def map_agreement(maps: np.ndarray, masks: np.ndarray) -> dict[str, Score]:
 
     maps: (2N, h, w). masks: (N, H, W), true on the concept's thing.
 
-    Returns by name: "modifier IoU" and "class IoU" with the own mask, "peak hits" of both, and "modifier on other", "class on
-    other", the share of the attention that lies on another concept's thing. Raises UserError as the functions of evaluate.maps do.
+    Returns by name: "modifier IoU" and "class IoU" with the own mask, "peak hits" of both, and "modifier on other",
+    "class on other", the share of the attention that lies on another concept's thing. Raises UserError as the functions
+    of evaluate.maps do.
     """
     masks = np.asarray(masks, dtype=bool)
     others = other_masks(masks)
@@ -140,12 +146,12 @@ def word_maps(records: Sequence[ReferenceRecord], kind: str, resolution: int | t
     return WordMaps(np.concatenate(maps), np.concatenate(masks), np.concatenate([other_masks(mask) for mask in masks]))
 
 
-def class_agreement(
-    records: Sequence[ReferenceRecord], resolution: int | tuple[int, int]
-) -> dict[str, np.ndarray]:
-    """IoU, in the pixels of the masks, of the class words' maps of one grid: for each layer, and for "all layers" together.
+def class_agreement(records: Sequence[ReferenceRecord], resolution: int | tuple[int, int]) -> dict[str, np.ndarray]:
+    """IoU, in the pixels of the masks, of the class words' maps of one grid: for each layer, and for "all layers"
+    together.
 
-    Each map is the mean over heads, and over the layers for "all layers". In pixels a coarse grid pays for its coarseness.
+    Each map is the mean over heads, and over the layers for "all layers". In pixels a coarse grid pays for its
+    coarseness.
 
     Returns by layer float (steps, words), the words of all pictures in a row.
     """

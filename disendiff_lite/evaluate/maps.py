@@ -1,7 +1,7 @@
 """Attention maps against the truth: does a token look where its object is? Only for worlds whose masks are known.
 
-A map has few cells and a mask many pixels; a cell of the map belongs to the object if the mask covers at least half of it (or,
-for an object too thin for that anywhere, as much of it as of any cell).
+A map has few cells and a mask many pixels; a cell of the map belongs to the object if the mask covers at least half of
+it (or, for an object too thin for that anywhere, as much of it as of any cell).
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ def map_hits(maps, masks) -> Score:
 
     maps: (N, h, w), tensor or array, not negative. masks: (N, H, W), tensor or array, true on the object.
 
-    Returns a Score of zeros and ones, one a map; a map with several equal peaks hits if all are on the mask, so a flat one never
-    does. Raises UserError if there are not as many masks as maps, or a mask is empty.
+    Returns a Score of zeros and ones, one a map; a map with several equal peaks hits if all are on the mask, so a flat
+    one never does. Raises UserError if there are not as many masks as maps, or a mask is empty.
     """
     maps, cells = _prepare(maps, masks)  # (N, h, w) both
     peaks = maps == maps.amax(dim=(1, 2), keepdim=True)  # (N, h, w)
@@ -68,12 +68,13 @@ def enlarge(maps, size: Sequence[int]) -> torch.Tensor:
 
 
 def map_leak(maps, masks, others) -> Score:
-    """How much of the attention that lies on things lies on the wrong one: sum over other / sum over own and other, in [0, 1].
+    """How much of the attention that lies on things lies on the wrong one: sum over other / sum over own and other, in
+    [0, 1].
 
     Of a map without preference it is the other thing's share of the two areas.
 
-    maps: (N, h, w); each is stretched to [0, 1] first. masks: (N, H, W), true on the own thing. others: (N, H, W), true on things
-        that the map should leave alone.
+    maps: (N, h, w); each is stretched to [0, 1] first. masks: (N, H, W), true on the own thing. others: (N, H, W), true
+        on things that the map should leave alone.
 
     Returns a Score, one value a map, nan for a flat one. Raises UserError as map_hits does.
     """
@@ -101,5 +102,7 @@ def mask_to_grid(masks, grid: Sequence[int]) -> torch.Tensor:
 def _prepare(maps, masks) -> tuple[torch.Tensor, torch.Tensor]:
     maps = torch.as_tensor(maps).detach().cpu().float()  # (N, h, w)
     if maps.ndim != 3 or len(maps) == 0 or len(maps) != len(masks):
-        raise UserError(f"There are {len(masks)} masks for maps {tuple(maps.shape)}: give one mask for each map, (N, h, w).")
+        raise UserError(
+            f"There are {len(masks)} masks for maps {tuple(maps.shape)}: give one mask for each map, (N, h, w)."
+        )
     return maps, mask_to_grid(masks, maps.shape[1:])

@@ -9,7 +9,8 @@ from disendiff_lite.support.errors import UserError
 class Score:
     """One number for each picture (or map), with their mean and spread.
 
-    spread: standard deviation over the values, n - 1 below the line; nan for a single one, which says nothing about spread.
+    spread: standard deviation over the values, n - 1 below the line; nan for a single one, which says nothing about
+        spread.
     """
 
     values: tuple[float, ...]
@@ -42,7 +43,8 @@ def paired_difference(score: Score, base: Score) -> Score:
     """
     if len(score.values) != len(base.values):
         raise UserError(
-            f"{len(score.values)} values cannot be paired with {len(base.values)}: measure both runs with the same pictures."
+            f"{len(score.values)} values cannot be paired with {len(base.values)}: measure both runs with the same"
+            " pictures."
         )
     return Score(tuple(a - b for a, b in zip(score.values, base.values)))
 

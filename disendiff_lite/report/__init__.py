@@ -1,0 +1,1 @@
+"""Notebooks executed into pages that need no network."""

@@ -35,7 +35,8 @@ PAUSE = 0.2  # seconds between two looks at the running processes
 class Outcome:
     """How it went with a pair's report.
 
-    state: "finished" now, "kept" from before, "failed", or "not made" because of an interruption. reason: of a failure, one sentence.
+    state: "finished" now, "kept" from before, "failed", or "not made" because of an interruption. reason: of a failure,
+        one sentence.
     """
 
     state: str
@@ -105,8 +106,13 @@ def _run(orders: Mapping[str, Order], options: Sequence[str], jobs: int, outcome
                     outcomes[pair] = _outcome(process.returncode, orders[pair].run_dir / LOG)
                     done = len(orders) - len(waiting) - len(running)
                     left = (time.monotonic() - began) / done * (len(orders) - done)
-                    said = f"{pair}: {outcomes[pair].state} after {clock(time.monotonic() - since)}, {done} of {len(orders)}"
-                    say(said + (f", about {clock(left)} left" if left else "") + f". {outcomes[pair].reason}".rstrip(". "))
+                    took = clock(time.monotonic() - since)
+                    said = f"{pair}: {outcomes[pair].state} after {took}, {done} of {len(orders)}"
+                    say(
+                        said
+                        + (f", about {clock(left)} left" if left else "")
+                        + f". {outcomes[pair].reason}".rstrip(". ")
+                    )
             time.sleep(PAUSE)
     finally:
         if running:
@@ -141,7 +147,9 @@ def _outcome(status: int, log: Path) -> Outcome:
     if status == 0:
         return Outcome("finished")
     if status < 0:
-        return Outcome("failed", f"Its process was ended by {signal.Signals(-status).name}, perhaps because the memory was full.")
+        return Outcome(
+            "failed", f"Its process was ended by {signal.Signals(-status).name}, perhaps because the memory was full."
+        )
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     said = [line.removeprefix("report: ") for line in lines if line.startswith("report: ")] or lines[-1:]
     return Outcome("failed", " ".join(said) or f"It ended with status {status} and said nothing.")

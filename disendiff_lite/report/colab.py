@@ -35,7 +35,7 @@ def badge(name: str) -> str:
 
 
 def setup_cell() -> str:
-    """The first code cell, the same in every notebook: plain Python, so that it can be read and tested like any other."""
+    """The first code cell, the same in every notebook: plain Python, to be read and tested like any other."""
     return f"""\
 # On Google Colab: fetch this project, and install what Colab lacks. Anywhere else: nothing.
 import os
@@ -65,11 +65,22 @@ def install_missing(requirements: Path = ROOT / "requirements.txt") -> None:
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")
         constraints.write_text("".join(f"{name}=={found}\n" for name in KEPT if (found := _installed(name))))
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-c",
+            str(constraints),
+        ]
         pip = subprocess.run([*command, *missing], capture_output=True, text=True)
     if pip.returncode:
         said = pip.stderr.strip().splitlines() or ["it did not say why"]
-        raise UserError(f"pip could not install {', '.join(missing)} ({said[-1]}): check the network and run this cell again.")
+        raise UserError(
+            f"pip could not install {', '.join(missing)} ({said[-1]}): check the network and run this cell again."
+        )
     importlib.invalidate_caches()  # else this Python may not see what was installed beside it
 
 

@@ -1,6 +1,7 @@
 """Execute a notebook with parameters through papermill, in this very Python, and say what failed.
 
-papermill only warns about a parameter that a notebook does not have, so names and types are checked here before anything runs.
+papermill only warns about a parameter that a notebook does not have, so names and types are checked here before
+anything runs.
 """
 
 import ast
@@ -30,7 +31,9 @@ from disendiff_lite.support.typed import check_kind
 
 @dataclass(frozen=True)
 class Failure:
-    """Which cell of an executed notebook failed, as its "In [5]", the heading it stands under, and the error in one line."""
+    """Which cell of an executed notebook failed, as its "In [5]", the heading it stands under, and the error in one
+    line.
+    """
 
     cell: str
     heading: str
@@ -39,7 +42,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Execution:
-    """An executed notebook: its name, the executed copy, the time taken in seconds, and the failure, None if all went well."""
+    """An executed notebook: its name, the executed copy, the time taken in seconds, and the failure, None if all went
+    well.
+    """
 
     name: str
     path: Path
@@ -84,13 +89,15 @@ def notebook_parameters(notebook: Path) -> dict:
             parameters[name] = ast.literal_eval(found["default"])
         except (ValueError, SyntaxError):
             raise UserError(
-                f"{notebook} gives the parameter {name} the default {found['default']}: use a plain number, text or list."
+                f"{notebook} gives the parameter {name} the default {found['default']}: use a plain number, text or"
+                " list."
             ) from None
     return parameters
 
 
 def check_parameters(parameters: Mapping[str, object], defaults: Sequence[Mapping[str, object]]) -> None:
-    """Raise UserError if a parameter is in none of the notebooks, or of another type than the default of one that has it.
+    """Raise UserError if a parameter is in none of the notebooks, or of another type than the default of one that has
+    it.
 
     defaults: what notebook_parameters gives, for each notebook.
     """
@@ -103,11 +110,13 @@ def check_parameters(parameters: Mapping[str, object], defaults: Sequence[Mappin
 
 
 def execute(notebook: Path, parameters: Mapping[str, object], executed: Path, channel: Path) -> Execution:
-    """Run a notebook from top to bottom in a fresh kernel of this Python, in the notebook's own folder, as Jupyter does.
+    """Run a notebook from top to bottom in a fresh kernel of this Python, in the notebook's own folder, as Jupyter
+    does.
 
     What cells print is shown at once, on stdout; where the run is, on stderr. The copy is written after each cell.
 
-    parameters: those that the notebook has. executed: where the copy goes. channel: the file for the kernel's progress lines.
+    parameters: those that the notebook has. executed: where the copy goes. channel: the file for the kernel's progress
+        lines.
 
     Raises UserError if the copy cannot be written.
     """
@@ -124,7 +133,9 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise UserError(f"Cannot read the notebook {path} ({first_line(error)}): check the path, or restore the file.") from None
+        raise UserError(
+            f"Cannot read the notebook {path} ({first_line(error)}): check the path, or restore the file."
+        ) from None
 
 
 def heading_of(source: str, node: nbformat.NotebookNode) -> str:
@@ -137,7 +148,9 @@ def heading_of(source: str, node: nbformat.NotebookNode) -> str:
     return ""
 
 
-def _run(node, notebook: Path, parameters: Mapping[str, object], executed: Path, channel: Path, began: float) -> Failure | None:
+def _run(
+    node, notebook: Path, parameters: Mapping[str, object], executed: Path, channel: Path, began: float
+) -> Failure | None:
     try:
         papermill.execute_notebook(
             node,
@@ -165,7 +178,9 @@ def _run(node, notebook: Path, parameters: Mapping[str, object], executed: Path,
 
 
 def _make_portable(executed: Path, parameters: Mapping[str, object]) -> None:
-    """Make paths among a copy's parameters relative to its folder, where Jupyter would run it, and drop papermill's note of them."""
+    """Make paths among a copy's parameters relative to its folder, where Jupyter would run it, and drop papermill's
+    note of them.
+    """
     node = read_notebook(executed)
     node.metadata.pop("papermill", None)
     relative = {
@@ -204,7 +219,9 @@ def _last_title(cell) -> str:
 
 
 def _this_python(channel: Path) -> type[AsyncKernelManager]:
-    """A kernel manager whose kernel is this interpreter, whatever kernels are installed under the notebook's kernel name."""
+    """A kernel manager whose kernel is this interpreter, whatever kernels are installed under the notebook's kernel
+    name.
+    """
     spec = KernelSpec(
         argv=[*get_kernel_dict()["argv"], "--log-level=CRITICAL"],  # else it adds a traceback to Ctrl-C
         display_name="Python 3",

@@ -1,4 +1,5 @@
-"""The index page of many pairs: one table with each pair's pictures, scores, maps and time, a link to its report, and their mean.
+"""The index page of many pairs: one table with each pair's pictures, scores, maps and time, a link to its report, and
+their mean.
 
 The pictures are small and embedded; the reports that the page links to lie beside it.
 """
@@ -27,8 +28,14 @@ COLUMNS = {
     ("both together", "text"): "text-alignment of the same pictures with their prompts",
     ("each alone", "image"): "image-alignment of pictures of one concept with its crop, the mean of the concepts",
     ("each alone", "text"): "text-alignment of the same pictures with their prompts",
-    ("each alone", "own − other"): "how much more they resemble their own crop than the other's; above zero, the two were kept apart",
-    ("maps", "IoU before"): "how well the words' maps cover their things before training, as intersection over union with the true masks",
+    (
+        "each alone",
+        "own − other",
+    ): "how much more they resemble their own crop than the other's; above zero, the two were kept apart",
+    (
+        "maps",
+        "IoU before",
+    ): "how well the words' maps cover their things before training, as intersection over union with the true masks",
     ("maps", "IoU after"): "the same after training",
     ("maps", "peak after"): "the part of the maps whose peak lies on their thing, after training",
 }
@@ -38,7 +45,8 @@ COLUMNS = {
 class Row:
     """A pair on the page.
 
-    state, reason: as of an Outcome of all_pairs. reference: its picture, as a data URI. links: texts and the files they lead to.
+    state, reason: as of an Outcome of all_pairs. reference: its picture, as a data URI. links: texts and the files they
+        lead to.
     numbers: the values of COLUMNS that are known. seconds: that making the report took, None if it is not complete.
     figures: data URIs by FIGURES' ids.
     """
@@ -63,8 +71,18 @@ def read_row(pair: str, state: str, reason: str, reference: Image.Image, folder:
     if state not in ("finished", "kept"):
         return Row(pair, state, reason, _picture(reference), links, {}, None, {})
     metrics = read_metrics(folder)
-    cells = [cell for path in sorted(folder.glob("*.ipynb")) for cell in read_notebook(path).cells if cell.get("id") in FIGURES]
-    found = {cell.id: output.data["image/png"] for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})}
+    cells = [
+        cell
+        for path in sorted(folder.glob("*.ipynb"))
+        for cell in read_notebook(path).cells
+        if cell.get("id") in FIGURES
+    ]
+    found = {
+        cell.id: output.data["image/png"]
+        for cell in cells
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    }
     figures = {name: _picture(Image.open(io.BytesIO(base64.b64decode(png)))) for name, png in found.items()}
     return Row(pair, state, reason, _picture(reference), links, numbers(metrics), metrics["report"]["seconds"], figures)
 
@@ -119,7 +137,9 @@ def write_index(path: Path, title: str, rows: Sequence[Row], facts: Mapping[str,
         groups=[(group, sum(other == group for other, _ in columns)) for group in groups],
         figures=[name for name in FIGURES if any(name in row.figures for row in rows)],
         seconds=[row.seconds for row in complete],
-        summary=f"{len(rows)} pairs: " + ", ".join(f"{count} {STATES.get(state, state)}" for state, count in states.items()) + ".",
+        summary=f"{len(rows)} pairs: "
+        + ", ".join(f"{count} {STATES.get(state, state)}" for state, count in states.items())
+        + ".",
     )
     write_text(path, page)
 

@@ -21,7 +21,9 @@ def record_metrics(folder, section: str, values: Mapping[str, object]) -> None:
     try:
         text = json.dumps(metrics, indent=2)
     except TypeError as error:
-        raise UserError(f"The metrics of {section} are not all plain numbers and texts ({error}): convert them.") from None
+        raise UserError(
+            f"The metrics of {section} are not all plain numbers and texts ({error}): convert them."
+        ) from None
     write_text(Path(folder) / FILE, text + "\n")
 
 

@@ -1,7 +1,9 @@
-"""One HTML page out of executed notebooks that needs nothing else: no network, no scripts from elsewhere, no files beside it.
+"""One HTML page out of executed notebooks that needs nothing else: no network, no scripts from elsewhere, no files
+beside it.
 
-nbconvert's own pages fetch MathJax, require.js and widgets' code from the network. Here it converts the cells alone; formulas
-become MathML, pictures are embedded, code is folded away, and what could only be fetched is replaced by its description.
+nbconvert's own pages fetch MathJax, require.js and widgets' code from the network. Here it converts the cells alone;
+formulas become MathML, pictures are embedded, code is folded away, and what could only be fetched is replaced by its
+description.
 """
 
 import logging
@@ -25,8 +27,15 @@ from disendiff_lite.support.progress import clock
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ERROR_MARKER = "papermill-error-cell-tag"  # papermill's own cells about a failure, which the page has in its header
-LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "video": "src", "audio": "src", "source": "src"}
-
+LOADS = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "iframe": "src",
+    "video": "src",
+    "audio": "src",
+    "source": "src",
+}
 
 
 @dataclass(frozen=True)
@@ -57,16 +66,25 @@ def notebook_section(node: nbformat.NotebookNode, name: str, folder: Path) -> Se
 
 
 def explorer_section(path: Path) -> Section:
-    """A page of AttentionRecord.to_html as a part of the page, working and self-contained. Raises UserError if it cannot be read."""
-    title, page, script = "Attention maps to explore", escape(read_text(path)), read_text(TEMPLATES / "fit_frame.js")
-    frame = f'<iframe class="explorer" title="{title}" sandbox="allow-scripts allow-downloads" srcdoc="{page}"></iframe>'
-    return Section(title, "explorer", (), f"<h1>{title}</h1>\n{frame}\n<script>{script}</script>")
+    """A page of show.write_explorer as a part of the page, working and self-contained. Raises UserError if it cannot be
+    read.
+    """
+    title = f"Attention maps to explore ({path.stem.removeprefix('attention-')})"
+    page, script = escape(read_text(path)), read_text(TEMPLATES / "fit_frame.js")
+    frame = (
+        f'<iframe class="explorer" title="{title}" sandbox="allow-scripts allow-downloads" srcdoc="{page}"></iframe>'
+    )
+    html = f'<div class="explorer"><h1>{title}</h1>\n{frame}\n<script>{script}</script></div>'
+    return Section(title, path.stem, (), html)
 
 
-def render_page(title: str, sections: Sequence[Section], footer: Sequence[tuple[str, str]], failures: Sequence[str]) -> str:
+def render_page(
+    title: str, sections: Sequence[Section], footer: Sequence[tuple[str, str]], failures: Sequence[str]
+) -> str:
     """The whole page.
 
-    footer: names and values of a table at the end. failures: sentences for a box at the top; with none the page is marked finished.
+    footer: names and values of a table at the end. failures: sentences for a box at the top; with none the page is
+        marked finished.
     """
     state, style = "failed" if failures else "finished", HtmlFormatter().get_style_defs(".highlight")
     return render("report.html.j2", title, state, style, sections=sections, footer=footer, failures=failures)
@@ -75,12 +93,15 @@ def render_page(title: str, sections: Sequence[Section], footer: Sequence[tuple[
 def render(template: str, title: str, state: str, style: str, **values) -> str:
     """A whole HTML document in the style of the reports.
 
-    template: of report/templates, which extends document.html.j2. state: "finished" or "failed", as is_finished reads it.
+    template: of report/templates, which extends document.html.j2. state: "finished" or "failed", as is_finished reads
+        it.
     style: CSS that is added to that of all pages. values: what the template shows, escaped there.
     """
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, keep_trailing_newline=True)
     pages.globals["clock"] = clock
-    return pages.get_template(template).render(title=title, state=state, style=read_text(TEMPLATES / "report.css") + style, **values)
+    return pages.get_template(template).render(
+        title=title, state=state, style=read_text(TEMPLATES / "report.css") + style, **values
+    )
 
 
 def is_finished(path: Path) -> bool:

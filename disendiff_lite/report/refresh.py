@@ -1,7 +1,8 @@
-"""Execute the notebooks and put what they show into the committed copies: one clean run each, small figures, nothing of the machine.
+"""Execute the notebooks and put what they show into the committed copies: one clean run each, small figures, nothing of
+the machine.
 
-    python -m disendiff_lite.refresh_notebooks [NAME ...]          (all of them without a name)
-    python -m disendiff_lite.refresh_notebooks --stamp [NAME ...]  (only the Colab badge and setup cell; nothing is executed)
+python -m disendiff_lite.report.refresh [NAME ...]          (all of them without a name)
+python -m disendiff_lite.report.refresh --stamp [NAME ...]  (only the Colab badge and setup cell; nothing is executed)
 """
 
 import argparse
@@ -20,21 +21,25 @@ from disendiff_lite.support.errors import UserError, run_main
 from disendiff_lite.support.files import write_text
 
 SETUP = "setup"  # the id of the setup cell, by which it is found again
-FIGURE_COLOURS = 256  # of a committed figure's palette: a third of the size; with 128 the soft pictures of the model turn blotchy
+FIGURE_COLOURS = (
+    256  # of a committed figure's palette: a third of the size; with 128 the soft pictures of the model turn blotchy
+)
 
 
 def shrink_figure(png: str) -> str:
     """A base64 PNG with a palette of FIGURE_COLOURS."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     small = io.BytesIO()
-    # The palette spans the colours there are: the default one spends itself on large areas and flattens pictures and maps.
+    # The palette spans the colours there are: the default one spends itself on large areas and flattens pictures and
+    # maps.
     palette = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": 3, "dither": Image.Dither.NONE}
     picture.quantize(FIGURE_COLOURS, **palette).save(small, format="PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 
 def clean_copy(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook as it is committed: without papermill's cell and marks, cells numbered from 1, figures shrunk.
+    """An executed notebook as it is committed: without papermill's cell and marks, cells numbered from 1, figures
+    shrunk.
 
     Widgets go, for without a kernel they show an error; the static figure beside each stays.
     """
@@ -68,7 +73,9 @@ def stamp(notebook: Path) -> None:
     first, *others = node.cells
     title, *text = first.source.splitlines()
     if first.cell_type != "markdown" or not title.startswith("# "):
-        raise UserError(f"{notebook.name} does not begin with a title: make its first cell Markdown that starts with '# '.")
+        raise UserError(
+            f"{notebook.name} does not begin with a title: make its first cell Markdown that starts with '# '."
+        )
     text = "\n".join(line for line in text if not line.startswith(BADGE)).strip("\n")
     first.source = "\n\n".join([title, badge(notebook.stem), text]).rstrip("\n")
     cell = next((cell for cell in others if cell.get("id") == SETUP), nbformat.v4.new_code_cell(id=SETUP))
@@ -87,7 +94,9 @@ def refresh(notebook: Path) -> None:
         copy = Path(folder, notebook.name)
         execution = execute(notebook, {"run_dir": str(Path(folder, "run"))}, copy, Path(folder, "progress"))
         if execution.failure is not None:
-            raise UserError(f"{notebook.stem} failed in cell {execution.failure.cell} ({execution.failure.error}): mend it first.")
+            raise UserError(
+                f"{notebook.stem} failed in cell {execution.failure.cell} ({execution.failure.error}): mend it first."
+            )
         _write(notebook, clean_copy(read_notebook(copy)))
 
 

@@ -1,12 +1,15 @@
 """The report: notebooks executed with parameters, and one self-contained HTML page of what they show.
 
-    runs/<name>/report.html            the page; report-failed.html if a cell failed and a finished page is there already
-    runs/<name>/<notebook>.ipynb       the executed notebooks; <notebook>.partial.ipynb while running, or if a cell failed
+    runs/<name>/report.html            the page; report-failed.html if a cell failed and a finished page is there
+    already
+    runs/<name>/<notebook>.ipynb       the executed notebooks; <notebook>.partial.ipynb while running, or if a cell
+    failed
     runs/<name>/pictures/              their figures
     runs/<name>/metrics.json           what the notebooks recorded, and a section "report"
-    runs/<name>/attention.html         an explorer, if a notebook writes it with AttentionRecord.to_html: the page's last part
+    runs/<name>/attention-*.html       explorers that notebooks wrote with show.write_explorer: the page's last parts
 
-A notebook takes part by a cell tagged "parameters"; its `run_dir` is set to the run's folder, where it trains and writes.
+A notebook takes part by a cell tagged "parameters"; its `run_dir` is set to the run's folder, where it trains and
+writes.
 """
 
 import base64
@@ -39,7 +42,7 @@ from disendiff_lite.support.progress import clock, followed
 
 LIBRARIES = ("torch", "numpy", "diffusers", "transformers", "peft", "open_clip_torch", "papermill", "nbconvert")
 NOTEBOOKS = ("00_quickstart",)
-EXPLORER = "attention.html"
+EXPLORERS = "attention-*.html"
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ def make_report(
     """Execute notebooks one after another and write the report; one that fails does not keep the others from running.
 
     parameters: for the notebooks, by name; each goes to those notebooks that have it. Paths must be absolute.
-    run_dir: the run's folder. notebooks: names in notebooks/, or paths. title: of the page; None takes the folder's name.
+    run_dir: the run's folder. notebooks: names in notebooks/, or paths. title: of the page; None takes the folder's
+        name.
 
-    Raises UserError, before anything runs, if a notebook or parameter does not exist (the nearest is named) or is of the wrong
-    type, or if the folder cannot be written.
+    Raises UserError, before anything runs, if a notebook or parameter does not exist (the nearest is named) or is of
+    the wrong type, or if the folder cannot be written.
     """
     began, run_dir = time.monotonic(), Path(run_dir).resolve()
     paths = find_notebooks(notebooks)
@@ -100,7 +104,9 @@ def is_complete(run_dir) -> bool:
 
 
 def report_differences(order: Order) -> list[str]:
-    """In what the report that a folder holds differs from an order, such as "seed 0 instead of 7"; empty if it would be the same."""
+    """In what the report that a folder holds differs from an order, such as "seed 0 instead of 7"; empty if it would be
+    the same.
+    """
     paths = find_notebooks(order.notebooks)
     wanted = _asked(order.parameters, paths, [notebook_parameters(path) for path in paths])
     noted = read_metrics(order.run_dir).get("report", {})
@@ -125,7 +131,7 @@ def library_versions() -> dict[str, str]:
 
 
 def git_state(root=ROOT) -> str:
-    """The commit of a working tree, "1a2b3c4d5e6f" or "1a2b3c4d5e6f with uncommitted changes"; "unknown" without git."""
+    """The commit of a working tree, "1a2b3c4d5e6f", perhaps "... with uncommitted changes"; "unknown" without git."""
     try:
         commit = _git(root, "rev-parse", "--short=12", "HEAD")
         changed = _git(root, "status", "--porcelain", "--untracked-files=no")
@@ -135,11 +141,14 @@ def git_state(root=ROOT) -> str:
 
 
 def _asked(parameters: Mapping[str, object], paths: Sequence[Path], defaults: Sequence[Mapping[str, object]]) -> dict:
-    """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's value, the model's weights.
+    """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's value, the model's
+    weights.
 
     A parameter whose value is not the same in all notebooks that have it is listed for each, as "00_quickstart.count".
     """
-    values = [{name: parameters.get(name, value) for name, value in known.items() if name != "run_dir"} for known in defaults]
+    values = [
+        {name: parameters.get(name, value) for name, value in known.items() if name != "run_dir"} for known in defaults
+    ]
     settings = {}
     for path, known in zip(paths, values):
         for name, value in known.items():
@@ -174,9 +183,8 @@ def _write(
     sections = [
         notebook_section(node, execution.name, path.parent) for node, execution, path in zip(nodes, executions, paths)
     ]
-    explorer = run_dir / EXPLORER
-    if explorer.is_file() and explorer.stat().st_mtime >= time.time() - seconds - 1:  # none that an earlier run left
-        sections.append(explorer_section(explorer))
+    began = time.time() - seconds - 1  # a page that an earlier run left is not of this report
+    sections += [explorer_section(page) for page in sorted(run_dir.glob(EXPLORERS)) if page.stat().st_mtime >= began]
     for node, execution in zip(nodes, executions):
         _save_pictures(node, execution.name, run_dir / "pictures")
     failures = tuple(_sentence(execution) for execution in executions if execution.failure is not None)

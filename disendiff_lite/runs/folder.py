@@ -1,7 +1,8 @@
 """The folder of a run: what was asked, the losses so far, the last checkpoint, and in the end what was learned.
 
     config.json           the settings (Config)
-    run.json              classes, caption, the picture's hash, the base model's fingerprint, and whether the run is finished
+    run.json              classes, caption, the picture's hash, the base model's fingerprint, and whether the run is
+    finished
     reference.png         the picture
     losses.csv            a line a step
     prior/                pictures of the plain classes, made by the model
@@ -47,9 +48,10 @@ class RunRecord:
     """What run.json says: the part of a run that is not a setting.
 
     classes: one a concept. modifiers: one a class. prompt: the training caption without prefixes.
-    picture: hash of the reference picture's pixels. prior: hash of the class pictures, None if the model made them for the run.
-    model: fingerprint of the base model. finished: the results are complete. base: the base model as load_pipeline takes it, "" if
-    it had no name.
+    picture: hash of the reference picture's pixels. prior: hash of the class pictures, None if the model made them for
+        the run.
+    model: fingerprint of the base model. finished: the results are complete. base: the base model as load_pipeline
+    takes it, "" if it had no name.
     """
 
     classes: tuple[str, ...]
@@ -97,16 +99,14 @@ def read_losses(folder) -> list[StepRecord]:
     path = Path(folder) / "losses.csv"
     lines = read_text(path).splitlines()[1:]
     try:
-        return [
-            StepRecord(int(step), *map(float, values)) for step, *values in (line.split(",") for line in lines)
-        ]
+        return [StepRecord(int(step), *map(float, values)) for step, *values in (line.split(",") for line in lines)]
     except (TypeError, ValueError):
         raise UserError(f"{path} is damaged: copy it again, or delete the run's folder and train anew.") from None
 
 
 @dataclass
 class RunFolder:
-    """Writes a run's folder; `open_run` makes one. The learned weights themselves are written by learned.save_learned."""
+    """Writes a run's folder; `open_run` makes one. What was learned is written by learned.save_learned."""
 
     path: Path
     record: RunRecord
@@ -152,12 +152,13 @@ class RunFolder:
 
 
 def open_run(folder, config: Config, record: RunRecord, image: Image.Image, *, resume: bool, size: int) -> RunFolder:
-    """Begin a run in `folder`, or take up the one that is there; one without a checkpoint has nothing to lose and is begun anew.
+    """Begin a run in `folder`, or take up the one that is there; one without a checkpoint has nothing to lose and is
+    begun anew.
 
     record: of the run that is wanted. image: the reference picture. size: bytes that the run will write, at least.
 
-    Raises UserError if the folder holds a run and `resume` is false, or one with other settings, classes, picture or model;
-    if the disk has too little room; or if the folder cannot be written.
+    Raises UserError if the folder holds a run and `resume` is false, or one with other settings, classes, picture or
+    model; if the disk has too little room; or if the folder cannot be written.
     """
     folder = Path(folder)
     run = RunFolder(folder, record)

@@ -1,7 +1,8 @@
 """Pictures from a (personalised) pipeline: any prompt, or the set that shows what was learned.
 
-The set is the paper's: *combined* (all concepts in one picture), *independent* (each concept alone), *editing* (both kinds in new
-contexts). Picture number i of a seed always starts from the same noise, whatever the prompt, the method and the batch.
+The set is the paper's: *combined* (all concepts in one picture), *independent* (each concept alone), *editing* (both
+kinds in new contexts). Picture number i of a seed always starts from the same noise, whatever the prompt, the method
+and the batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,13 +59,13 @@ def generate(
 ) -> list[Image.Image]:
     """Pictures of one prompt.
 
-    seed: of the pictures; None takes config.seed. Picture i depends on (seed, i) alone: not on how many there are, and on the
-        batch only as far as a sum's last bit does, which can move a pixel by one level of 256.
+    seed: of the pictures; None takes config.seed. Picture i depends on (seed, i) alone: not on how many there are, and
+        on the batch only as far as a sum's last bit does, which can move a pixel by one level of 256.
     config: gives `resolution`, `inference_steps`, `guidance_scale` and `eta`.
     progress: called with how many there are and how many there will be, after each batch.
 
-    Returns `count` RGB pictures. Raises UserError if the prompt holds a modifier that the model does not know, or is longer than
-    the text encoder reads.
+    Returns `count` RGB pictures. Raises UserError if the prompt holds a modifier that the model does not know, or is
+    longer than the text encoder reads.
     """
     seeds = picture_seeds(config.seed if seed is None else seed, count)
     return list(draw_pictures(pipe, [prompt] * count, seeds, config, batch_size=batch_size, progress=progress))
@@ -105,9 +106,11 @@ def generate_set(
     batch_size: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, PictureSet]:
-    """The combined, independent and editing pictures, `count` of each prompt of prompt_set; all prompts share their noises.
+    """The combined, independent and editing pictures, `count` of each prompt of prompt_set; all prompts share their
+    noises.
 
-    seed, batch_size, progress, config: as for `generate`; config.template is the plain prompt. contexts: as for prompt_set.
+    seed, batch_size, progress, config: as for `generate`; config.template is the plain prompt. contexts: as for
+        prompt_set.
 
     Returns PictureSets by name, in the order of prompt_set. Raises UserError as prompt_set and `generate` do.
     """
@@ -131,8 +134,9 @@ def prompt_set(
 
     contexts: name -> template with one {}, for the editing prompts; empty leaves them out.
 
-    Returns requests by name: "combined", then each class ("cat"; "dog 1", "dog 2" if a class comes twice), then these with a
-    context ("combined, on the beach"). Raises UserError if there are more classes than modifiers, or a template has no {}.
+    Returns requests by name: "combined", then each class ("cat"; "dog 1", "dog 2" if a class comes twice), then these
+    with a context ("combined, on the beach"). Raises UserError if there are more classes than modifiers, or a template
+    has no {}.
     """
     check_concepts(classes, modifiers)
     everything = tuple(range(len(classes)))

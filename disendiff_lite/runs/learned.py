@@ -4,9 +4,10 @@
     pytorch_lora_weights.safetensors       the changes of the keys and values as a LoRA, for pipe.load_lora_weights
     unet_weights.safetensors               dreambooth: every UNet tensor that changed, as it is now
 
-A change D = trained - base of a projection (out, in) becomes two factors by its singular value decomposition D = U S V':
-lora_B = U sqrt(S) (out, rank) and lora_A = sqrt(S) V' (rank, in). At full rank nothing is lost; below, the smallest singular
-values are dropped, which is the best that this rank allows. Each file's header names the model that it belongs to.
+A change D = trained - base of a projection (out, in) becomes two factors by its singular value decomposition D = U S
+V': lora_B = U sqrt(S) (out, rank) and lora_A = sqrt(S) V' (rank, in). At full rank nothing is lost; below, the smallest
+singular values are dropped, which is the best that this rank allows. Each file's header names the model that it belongs
+to.
 """
 
 import math
@@ -33,8 +34,8 @@ def save_learned(
 ) -> list[Path]:
     """Write what a pipeline learned.
 
-    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU: keys and values
-        alone, the whole UNet, or none. modifiers: the new words. config: gives `method` and `saved_rank`.
+    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU: keys
+        and values alone, the whole UNet, or none. modifiers: the new words. config: gives `method` and `saved_rank`.
 
     Returns the files written. If the rank is not full, prints how much of the changes it loses.
     """
@@ -57,7 +58,10 @@ def save_learned(
         files.append(folder / LORA_FILE)
         write_tensors(files[-1], factors, {**header, "lost": lost})
         if config.saved_rank and lost > 1e-5:
-            print(f"Saved at rank {config.saved_rank}: {lost:.2%} of the key and value changes is lost (saved_rank 0 keeps all).")
+            print(
+                f"Saved at rank {config.saved_rank}: {lost:.2%} of the key and value changes is lost (saved_rank 0"
+                " keeps all)."
+            )
     return files
 
 
@@ -66,12 +70,12 @@ def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = Fal
 
     The changes are added to the weights themselves, so that sampling costs no more than before.
 
-    pipe: the base model that the run began with, loaded afresh, in any precision; with `any_model` another one whose layers
-        have the same shapes, such as its inpainting sister.
+    pipe: the base model that the run began with, loaded afresh, in any precision; with `any_model` another one whose
+        layers have the same shapes, such as its inpainting sister.
     folder: of the run.
 
-    Returns the run's record (classes, modifiers, prompt). Raises UserError if the run is not finished, a file is missing,
-    truncated or made for another model, or the pipeline has the words already; the pipeline is then as it was.
+    Returns the run's record (classes, modifiers, prompt). Raises UserError if the run is not finished, a file is
+    missing, truncated or made for another model, or the pipeline has the words already; the pipeline is then as it was.
     """
     folder = Path(folder)
     record = read_run(folder)
@@ -82,7 +86,8 @@ def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = Fal
     weights = _read_unet_weights(pipe, folder, config.method)
     if not any_model and not same_model(pipe.unet, record.model):
         raise UserError(
-            f"What {folder} holds was learned on another model than the one loaded: load that one afresh, or allow any_model."
+            f"What {folder} holds was learned on another model than the one loaded: load that one afresh, or allow"
+            " any_model."
         )
     token_ids = add_modifiers(pipe, record.modifiers, config.initial_tokens)
     table = pipe.text_encoder.get_input_embeddings().weight
@@ -102,10 +107,12 @@ def embedding_file(modifier: str) -> str:
 def lora_factors(changes: Mapping[str, torch.Tensor], rank: int = 0) -> tuple[dict[str, torch.Tensor], float]:
     """Low-rank factors of weight changes, under the names that diffusers reads, all of one rank.
 
-    changes: name of a UNet weight -> its change (out, in). rank: how many singular values are kept; 0, or more than there are,
-        keeps all. Layers that have fewer are filled up with zeros: programs that load LoRAs expect one rank in a file.
+    changes: name of a UNet weight -> its change (out, in). rank: how many singular values are kept; 0, or more than
+        there are, keeps all. Layers that have fewer are filled up with zeros: programs that load LoRAs expect one rank
+        in a file.
 
-    Returns the factors, float32, and the share of the changes that is lost, ||D - B A|| / ||D|| over all layers, in [0, 1].
+    Returns the factors, float32, and the share of the changes that is lost, ||D - B A|| / ||D|| over all layers, in [0,
+    1].
     """
     full = max(min(change.shape) for change in changes.values())
     rank = min(rank or full, full)
@@ -129,7 +136,9 @@ def _read_embedding(pipe, folder: Path, modifier: str) -> torch.Tensor:
     path = folder / embedding_file(modifier)
     tensors, _ = read_tensors(path)
     if list(tensors) != [modifier]:
-        raise UserError(f"{path} holds {', '.join(tensors) or 'nothing'} instead of {modifier}: train or copy it again.")
+        raise UserError(
+            f"{path} holds {', '.join(tensors) or 'nothing'} instead of {modifier}: train or copy it again."
+        )
     have, need = tuple(tensors[modifier].shape), (pipe.text_encoder.get_input_embeddings().weight.shape[1],)
     if have != need:
         raise UserError(f"{path} was made for another model: it has shape {have} and this text encoder needs {need}.")

@@ -1,4 +1,6 @@
-"""Prior preservation: pictures of the plain classes, made by the model itself before it changes, or taken from a folder."""
+"""Prior preservation: pictures of the plain classes, made by the model itself before it changes, or taken from a
+folder.
+"""
 
 import contextlib
 import json
@@ -31,8 +33,8 @@ def make_prior(
     """Let the model draw `config.prior_images` pictures of the plain classes, or read those that it drew before.
 
     pipe: the model, not yet personalised. classes: such as ["cat", "dog"].
-    folder: where the pictures are kept, as PNG files with a prior.json; a run that was killed goes on with the ones that are
-        missing. None keeps them in memory alone.
+    folder: where the pictures are kept, as PNG files with a prior.json; a run that was killed goes on with the ones
+        that are missing. None keeps them in memory alone.
     progress: called with how many there are and how many there will be, after each batch.
 
     Raises UserError if the folder holds pictures that were made otherwise (another model, caption or sampling setting).
@@ -60,7 +62,9 @@ def load_prior(folder, classes: Sequence[str], config: Config) -> PriorImages:
         raise UserError(f"There is no folder {folder} of class pictures: check the path, or let the model make them.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
-        raise UserError(f"The folder {folder} holds no pictures (PNG, JPEG, WebP or BMP): put some of the classes there.")
+        raise UserError(
+            f"The folder {folder} holds no pictures (PNG, JPEG, WebP or BMP): put some of the classes there."
+        )
     return PriorImages(class_caption(classes), [centre_square(load_image(path), config.resolution) for path in paths])
 
 
@@ -98,5 +102,6 @@ def _check_record(folder: Path, recipe: dict) -> None:
     different = [name for name in recipe if found.get(name) != recipe[name]]
     if different:
         raise UserError(
-            f"The class pictures in {folder} were made with another {', '.join(different)}: delete them or choose another folder."
+            f"The class pictures in {folder} were made with another {', '.join(different)}: delete them or choose"
+            " another folder."
         )

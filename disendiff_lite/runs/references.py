@@ -1,7 +1,8 @@
 """Reference pictures: the shipped ones with what is known of them, or one of one's own.
 
-A folder of data/references holds `reference.png`, a `crop_<class>.png` and a `mask_<class>.png` for each concept, and `reference.json`
-with the classes and the prompts. In a prompt `{0}` stands for the first concept ("<new1> cat"), `{1}` for the second.
+A folder of data/references holds `reference.png`, a `crop_<class>.png` and a `mask_<class>.png` for each concept, and
+`reference.json` with the classes and the prompts. In a prompt `{0}` stands for the first concept ("<new1> cat"), `{1}`
+for the second.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,17 @@ from disendiff_lite.support.images import load_image
 from disendiff_lite.support.paths import REFERENCES, check_shipped
 from disendiff_lite.support.text import enumeration
 
-# What a picture of one's own is asked for; {} becomes the concepts. It suits any class, in words that the embedded model knows.
-PLACES = ("on the beach", "on the grass", "on the snow", "on a street at night", "in a room", "in the desert", "at sunset")
+# What a picture of one's own is asked for; {} becomes the concepts. It suits any class, in words that the embedded
+# model knows.
+PLACES = (
+    "on the beach",
+    "on the grass",
+    "on the snow",
+    "on a street at night",
+    "in a room",
+    "in the desert",
+    "at sunset",
+)
 STYLES = ("a pencil drawing of a {}", "an old photo of a {}")
 TOGETHER = ("photo of a {}", *(f"photo of a {{}} {place}" for place in PLACES), *STYLES)
 ALONE = (*TOGETHER[:6], "photo of a small {}", "photo of a big {}", *STYLES)
@@ -40,8 +50,8 @@ class Prompts:
 class Reference:
     """A reference picture as others use it.
 
-    picture: RGB; the shipped ones have 64 px. crops: one RGB picture a concept. masks: bool (N, 64, 64). Of a picture of one's own,
-    crops and masks are not known and None.
+    picture: RGB; the shipped ones have 64 px. crops: one RGB picture a concept. masks: bool (N, 64, 64). Of a picture
+    of one's own, crops and masks are not known and None.
     """
 
     name: str
@@ -59,7 +69,9 @@ def number_concepts(together: Sequence[str], alone: Sequence[Sequence[str]]) -> 
     """
     slots = [f"{{{index}}}" for index in range(len(alone))]
     combined = [template.replace("{}", enumeration(slots)) for template in together] if len(slots) > 1 else []
-    independent = [tuple(template.replace("{}", slot) for template in templates) for slot, templates in zip(slots, alone)]
+    independent = [
+        tuple(template.replace("{}", slot) for template in templates) for slot, templates in zip(slots, alone)
+    ]
     return Prompts(tuple(combined), tuple(independent))
 
 
@@ -92,11 +104,17 @@ def own_reference(image: str | Path, classes: Sequence[str]) -> Reference:
     classes: one a concept; space around a name is dropped. Raises UserError for a picture that cannot be read.
     """
     classes = tuple(class_.strip() for class_ in classes)
-    return Reference(Path(image).stem, classes, load_image(image), None, None, number_concepts(TOGETHER, [ALONE] * len(classes)))
+    return Reference(
+        Path(image).stem, classes, load_image(image), None, None, number_concepts(TOGETHER, [ALONE] * len(classes))
+    )
 
 
 def known_reference(record: RunRecord) -> Reference | None:
     """The shipped reference that a run was trained on, None if its picture or its classes were others."""
     references = map(load_reference, reference_names())
-    same = (found for found in references if found.classes == record.classes and picture_hash(found.picture) == record.picture)
+    same = (
+        found
+        for found in references
+        if found.classes == record.classes and picture_hash(found.picture) == record.picture
+    )
     return next(same, None)

@@ -1,4 +1,4 @@
-"""Personalisation on the disk: check what is asked for, train in a run's folder, and go on where a killed run stopped."""
+"""Personalisation on the disk: check what is asked for, train in a run folder, and go on where a killed run stopped."""
 
 import copy
 import math
@@ -44,19 +44,20 @@ def train(
 ) -> Iterator[StepRecord]:
     """Teach the pipeline the concepts of one picture; nothing happens until the records are asked for.
 
-    pipe: float32, freshly loaded. It is changed in place: it gets the new words, and its chosen weights are trained. Everything
-        else, mode and requires_grad are afterwards as before.
+    pipe: float32, freshly loaded. It is changed in place: it gets the new words, and its chosen weights are trained.
+        Everything else, mode and requires_grad are afterwards as before.
     image: the reference picture, a file or a PIL picture.
     classes: what it shows, such as ["cat", "dog"]; the i-th class gets the i-th of `config.modifiers`.
     prompt: its caption with modifiers and classes; None composes one, "photo of a <new1> cat and <new2> dog".
     run_dir: where the run is written; None keeps nothing but the pipeline.
-    resume: go on with the run that is in run_dir. A finished one is loaded and yields nothing. False refuses to touch one.
-    prior: pictures of the plain classes, or a folder of them; None lets the model make them, kept in run_dir/prior, which comes
-        before the first step and calls `prior_progress` with how many there are and how many there will be.
+    resume: go on with the run that is in run_dir. A finished one is loaded and yields nothing. False refuses to touch
+        one.
+    prior: pictures of the plain classes, or a folder of them; None lets the model make them, kept in run_dir/prior,
+        which comes before the first step and calls `prior_progress` with how many there are and how many there will be.
 
-    Yields one StepRecord a step, the last one when the results are on the disk. On a CPU the records (but for the seconds) and
-    the results are the same for the same seed, whether the run was killed and taken up again or not. Raises UserError, before
-    the pipeline has changed, for what cannot work.
+    Yields one StepRecord a step, the last one when the results are on the disk. On a CPU the records (but for the
+    seconds) and the results are the same for the same seed, whether the run was killed and taken up again or not.
+    Raises UserError, before the pipeline has changed, for what cannot work.
     """
     if isinstance(classes, str):
         raise UserError(f"The classes must be a list such as ['cat', 'dog'], not the bare text {classes!r}.")
@@ -99,13 +100,19 @@ def _check_request(
     check_concepts(classes, config.modifiers)
     check_modifiers(pipe.tokenizer, config.modifiers[: len(classes)], config.initial_tokens)
     if prior is not None and {picture.size for picture in prior.pictures} != {(config.resolution,) * 2}:
-        raise UserError(f"The class pictures are not all {config.resolution} px squares: make them with the same settings.")
+        raise UserError(
+            f"The class pictures are not all {config.resolution} px squares: make them with the same settings."
+        )
     if config.calibrates and len(classes) < 2:
-        raise UserError("The calibration keeps concepts apart and takes two or three classes: for one use custom_diffusion.")
+        raise UserError(
+            "The calibration keeps concepts apart and takes two or three classes: for one use custom_diffusion."
+        )
     if pipe.unet.dtype != torch.float32 or pipe.text_encoder.dtype != torch.float32:
         raise UserError(f"Training needs float32 weights, not {pipe.unet.dtype}: load the model with dtype float32.")
     if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-        raise UserError(f"Cannot train a model that predicts {pipe.scheduler.config.prediction_type}: use one that predicts noise.")
+        raise UserError(
+            f"Cannot train a model that predicts {pipe.scheduler.config.prediction_type}: use one that predicts noise."
+        )
     check_sampling(pipe, config)
     side = config.resolution // pipe.vae_scale_factor
     grids = [math.ceil(side / 2**level) for level in range(len(pipe.unet.config.block_out_channels))]
@@ -142,7 +149,8 @@ def _open_run(run_dir, pipe, image, classes, prompt, prior, config: Config, resu
         base=model_name(pipe),
     )
     trained = sum(weight.nbytes for weight in choose_trainable(pipe, config.method).values())
-    # Weights with two moments make a checkpoint, written beside the last one, and the results are as large as two copies.
+    # Weights with two moments make a checkpoint, written beside the last one, and the results are as large as two
+    # copies.
     return open_run(run_dir, config, record, image, resume=resume, size=8 * trained)
 
 

@@ -1,7 +1,7 @@
 """Charts: loss curves, scores, and the numbers behind attention.
 
-Each function takes what was measured and perhaps an `ax`, whose place it then fills; it returns the figure and never shows it.
-Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Each function takes what was measured and perhaps an `ax`, whose place it then fills; it returns the figure and never
+shows it. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
 import math
@@ -25,7 +25,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 def plot_losses(records: Sequence[StepRecord], *, window: int | None = None, ax: Axes | None = None) -> Figure:
     """The loss terms of a run: left what is minimised, right the calibration's terms before their weight.
 
-    records: what train.train yields, or runs.read_losses reads. window: steps in the running mean; None takes a tenth of the run.
+    records: what train.train yields, or runs.read_losses reads. window: steps in the running mean; None takes a tenth
+        of the run.
 
     Dots are single steps, lines running means. Without calibration there is only the left panel.
     """
@@ -56,7 +57,8 @@ def plot_losses(records: Sequence[StepRecord], *, window: int | None = None, ax:
 def plot_scores(table: Mapping[str, Mapping[str, Score]], *, ax: Axes | None = None) -> Figure:
     """Bars of mean scores with their spread: a panel for each measure, a bar for each run.
 
-    table: run -> measure -> Score; a measure that a run lacks is left empty. The whiskers are one standard deviation each way.
+    table: run -> measure -> Score; a measure that a run lacks is left empty. The whiskers are one standard deviation
+        each way.
     """
     measures = list(dict.fromkeys(measure for scores in table.values() for measure in scores))
     figure, panels = _chart_panels(len(measures), 0.75 + 0.27 * len(table), ax, share_y=True)
@@ -76,7 +78,8 @@ def plot_scores(table: Mapping[str, Mapping[str, Score]], *, ax: Axes | None = N
 
 
 def plot_one_query(words: Sequence[str], scores, shares, *, ax: Axes | None = None) -> Figure:
-    """What one cell makes of each word: left the score q.k / sqrt(d), right its share of the attention after the softmax.
+    """What one cell makes of each word: left the score q.k / sqrt(d), right its share of the attention after the
+    softmax.
 
     words: those to show, a row each. scores, shares: (words,), tensors or arrays; the shares of all tokens sum to 1.
     """
@@ -93,19 +96,29 @@ def plot_one_query(words: Sequence[str], scores, shares, *, ax: Axes | None = No
 
 
 def plot_agreement(
-    grids: Mapping[str, Mapping[str, np.ndarray]], times: Sequence[int], *, mean: str = "all layers", ax: Axes | None = None
+    grids: Mapping[str, Mapping[str, np.ndarray]],
+    times: Sequence[int],
+    *,
+    mean: str = "all layers",
+    ax: Axes | None = None,
 ) -> Figure:
     """IoU of maps and masks against the noise level: a panel for each grid, a line for each layer.
 
-    grids: grid -> layer -> (steps, words), as agreement.class_agreement gives it. times: (steps,), timesteps of the schedule.
-    mean: the entry that stands for the layers together, drawn thick, with one standard deviation over the words each way.
+    grids: grid -> layer -> (steps, words), as agreement.class_agreement gives it. times: (steps,), timesteps of the
+        schedule.
+    mean: the entry that stands for the layers together, drawn thick, with one standard deviation over the words each
+        way.
     """
     figure, panels = _chart_panels(len(grids), 2.3, ax, share_y=True)
     for panel, (grid, layers) in zip(panels, grids.items()):
         for colour, (layer, values) in zip(_line_colours(len(layers)), layers.items()):
             middle, thick = values.mean(axis=1), layer == mean
             # The mean lies under the layers, for where one of them makes it they run together.
-            style = {"color": "black", "linewidth": 3, "zorder": 1} if thick else {"color": colour, "linewidth": 1.2, "zorder": 2}
+            style = (
+                {"color": "black", "linewidth": 3, "zorder": 1}
+                if thick
+                else {"color": colour, "linewidth": 1.2, "zorder": 2}
+            )
             panel.plot(times, middle, label=layer, **style)
             if thick:
                 spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else 0
@@ -131,21 +144,31 @@ def plot_cosines(cosines, rows: Sequence[str], columns: Sequence[str], *, ax: Ax
     panel.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     panel.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(cosines):
-        panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=FONT, color="white" if value > 0.6 else "black")
+        panel.text(
+            column,
+            row,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            fontsize=FONT,
+            color="white" if value > 0.6 else "black",
+        )
     return figure
 
 
 def push(loss: torch.Tensor, maps: torch.Tensor) -> np.ndarray:
     """Where a step down the gradient of `loss` raises the maps (above 0) and where it lowers them: -d loss / d maps.
 
-    loss: a scalar. maps: (N, h, w), of which the loss is a function. Returns (N, h, w); zeros if no gradient reaches them.
+    loss: a scalar. maps: (N, h, w), of which the loss is a function. Returns (N, h, w); zeros if no gradient reaches
+        them.
     """
     (gradient,) = torch.autograd.grad(loss, maps, retain_graph=True, allow_unused=True)
     return np.zeros(tuple(maps.shape), dtype=np.float32) if gradient is None else -gradient.numpy()
 
 
 def plot_pushes(pushes: np.ndarray, titles: Sequence[str], *, ax: Axes | None = None) -> Figure:
-    """Pushes in a row, with one colour scale that is symmetric around zero: red raises, blue lowers, white leaves alone.
+    """Pushes in a row, with one colour scale that is symmetric around zero: red raises, blue lowers, white leaves
+    alone.
 
     pushes: (N, h, w). titles: one each.
     """
@@ -172,7 +195,9 @@ def plot_terms(curves: Mapping[str, Mapping[int, Mapping[str, float]]], *, ax: A
     figure, panels = make_panels(1, len(terms), (0.9 + 2.6 * len(terms), 2.2), ax)
     for panel, term in zip(panels.flat, terms):
         for colour, (run, steps) in zip((BLUE, ORANGE, GREEN, GREY), curves.items()):
-            panel.plot(list(steps), [values[term] for values in steps.values()], "o-", color=colour, markersize=3.5, label=run)
+            panel.plot(
+                list(steps), [values[term] for values in steps.values()], "o-", color=colour, markersize=3.5, label=run
+            )
         panel.set_title(term, fontsize=FONT, loc="left")
         panel.set_xlabel("step", fontsize=FONT)
         panel.set_ylim(bottom=0)

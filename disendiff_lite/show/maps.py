@@ -1,7 +1,7 @@
 """Pictures, and attention maps over pictures.
 
-Each function takes arrays or pictures and perhaps an `ax`, whose place it then fills; it returns the figure and never shows it.
-Maps that are compared share one colour scale.
+Each function takes arrays or pictures and perhaps an `ax`, whose place it then fills; it returns the figure and never
+shows it. Maps that are compared share one colour scale.
 """
 
 import math
@@ -33,7 +33,7 @@ SMALL, LARGE = 128, 256  # pictures up to the first are drawn with crisp pixels,
 Picture = Image.Image | np.ndarray  # an array is uint8 (height, width, 3)
 
 
-def show_pictures(
+def plot_pictures(
     pictures: Sequence[Picture],
     titles: Sequence[str] | None = None,
     columns: int | None = None,
@@ -49,8 +49,10 @@ def show_pictures(
     columns = columns or min(len(pictures), 8)
     rows = math.ceil(len(pictures) / columns)
     titles = [textwrap.fill(title, TITLE_WIDTH) for title in titles or []]
-    lines = [max((title.count("\n") + 1 for title in titles[row * columns : (row + 1) * columns]), default=0)
-             for row in range(rows)]
+    lines = [
+        max((title.count("\n") + 1 for title in titles[row * columns : (row + 1) * columns]), default=0)
+        for row in range(rows)
+    ]
     figure, panels = _picture_panels(rows, columns, ax, title_lines=sum(lines))
     for panel, picture in zip(panels.flat, pictures):
         _draw_picture(panel, picture)
@@ -60,7 +62,7 @@ def show_pictures(
     return figure
 
 
-def show_maps(
+def plot_maps(
     maps: np.ndarray,
     words: Sequence[str],
     pictures: Picture | Sequence[Picture] | None = None,
@@ -89,10 +91,10 @@ def plot_map_grid(
     """Attention maps, a row for each model, step or run and a column for each word, with one colour bar.
 
     maps: (rows, words, h, w), probabilities. row_titles: such as ("before", "after").
-    pictures: lie in grey under the maps. One for all rows, or one a row, is drawn in front of its row too; a list a row holds one
-        a word.
-    shared_scale: True gives all maps one scale, from 0 to their highest value, so that strengths can be compared; False stretches
-        each map from its lowest to its highest value, so that shapes can.
+    pictures: lie in grey under the maps. One for all rows, or one a row, is drawn in front of its row too; a list a row
+        holds one a word.
+    shared_scale: True gives all maps one scale, from 0 to their highest value, so that strengths can be compared; False
+        stretches each map from its lowest to its highest value, so that shapes can.
     overlay: opacity in [0, 1] of the lowest and of the highest attention over a picture.
     """
     maps = np.asarray(maps, dtype=np.float32)  # (rows, words, h, w)

@@ -20,7 +20,8 @@ from disendiff_lite.support.errors import UserError
 class SeenLayer:
     """The last call of one layer.
 
-    queries: (B, H, Q, d), from the picture. keys: (B, H, T, d), from the prompt. Both float32 on the CPU; None before the UNet ran.
+    queries: (B, H, Q, d), from the picture. keys: (B, H, T, d), from the prompt. Both float32 on the CPU; None before
+        the UNet ran.
     """
 
     queries: torch.Tensor | None = None
@@ -35,7 +36,8 @@ def watch_layer(unet: UNet2DConditionModel, layer: str) -> Iterator[SeenLayer]:
             unet(latents, timestep, text)
         scores = seen.queries @ seen.keys.mT / seen.keys.shape[-1] ** 0.5  # (B, H, Q, T)
 
-    layer: its name, as in the maps of an AttentionStore. The UNet's outputs do not change, and nothing stays behind in it.
+    layer: its name, as in the maps of an AttentionStore. The UNet's outputs do not change, and nothing stays behind in
+        it.
 
     Yields a SeenLayer, without gradient. Raises UserError if the UNet has no such layer.
     """

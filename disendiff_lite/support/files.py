@@ -1,7 +1,8 @@
 """Files that are written whole or not at all, and weights that are read from safetensors alone.
 
 Everything is written to a temporary neighbour first and then renamed over its place, so that a run killed at any moment
-leaves either the old file or the new one. Pickled weights (.bin, .pt, .ckpt) are never opened: loading one runs its code.
+leaves either the old file or the new one. Pickled weights (.bin, .pt, .ckpt) are never opened: loading one runs its
+code.
 """
 
 import contextlib
@@ -23,8 +24,8 @@ HEADER = "disendiff_lite"  # the entry of a safetensors file's metadata that is 
 def replacing(path):
     """Yield the temporary path to write; on leaving without an error it takes the place of `path`.
 
-    Folders that are missing are made. The temporary file is deleted after an error. Raises UserError if the disk is full, or
-    the folder cannot be made or written.
+    Folders that are missing are made. The temporary file is deleted after an error. Raises UserError if the disk is
+    full, or the folder cannot be made or written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -87,7 +88,8 @@ def read_text(path) -> str:
 def read_json(path, otherwise: str) -> dict:
     """The values by name that a JSON file holds.
 
-    otherwise: what an error says after the path if the file is damaged, with {line} for the line: "is damaged: train again."
+    otherwise: what an error says after the path if the file is damaged, with {line} for the line: "is damaged: train
+        again."
 
     Raises UserError if the file is missing, cannot be read, or does not hold values by name.
     """

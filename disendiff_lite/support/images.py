@@ -14,11 +14,11 @@ SMALLEST_SIDE = 16  # pixels; below this nothing is left to learn from
 def load_image(path) -> Image.Image:
     """Open a picture as upright RGB.
 
-    The EXIF rotation is applied, transparent parts are laid over white, and grey-scale, palette, CMYK and 16-bit pictures
-    are converted. Of an animation the first frame is taken.
+    The EXIF rotation is applied, transparent parts are laid over white, and grey-scale, palette, CMYK and 16-bit
+    pictures are converted. Of an animation the first frame is taken.
 
-    Returns the picture, RGB, 8 bits a channel. Raises UserError if the file is missing, is no picture, is damaged, or has a side
-    under 16 px.
+    Returns the picture, RGB, 8 bits a channel. Raises UserError if the file is missing, is no picture, is damaged, or
+    has a side under 16 px.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,7 +28,9 @@ def load_image(path) -> Image.Image:
             image.load()
             return to_rgb(image, name=str(path))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"Cannot read {path} as a picture ({first_line(error)}): save it anew as PNG or JPEG.") from None
+        raise UserError(
+            f"Cannot read {path} as a picture ({first_line(error)}): save it anew as PNG or JPEG."
+        ) from None
 
 
 def to_rgb(image: Image.Image, name: str = "The picture") -> Image.Image:

@@ -19,6 +19,7 @@ def check_shipped(path: Path) -> None:
     """Raise UserError if a folder or file that only a checkout of the project has is not there."""
     if not path.exists():
         raise UserError(
-            f"{path} is not there: the embedded model, the reference pictures and the notebooks come with a checkout of the"
+            f"{path} is not there: the embedded model, the reference pictures and the notebooks come with a checkout"
+            " of the"
             " project, not with the installed package; clone the repository and run this in it (pip install -e .)."
         )

@@ -1,10 +1,11 @@
-"""Progress that suits where it is seen: a bar in a terminal and in Jupyter, plain lines in logs, nothing left behind in notebooks.
+"""Progress that suits where it is seen: a bar in a terminal and in Jupyter, plain lines in logs, nothing left behind in
+notebooks.
 
     for record in progress(train(...), total=config.steps): ...
 
-`tqdm.auto` picks a widget in every kernel, which stays frozen at zero where nobody draws widgets: under papermill, in exports.
-While a report is made, the kernel's progress therefore goes through a file (named by the environment variable CHANNEL) to the
-process that makes the report, which shows it where the person is: the notebook itself stays clean.
+`tqdm.auto` picks a widget in every kernel, which stays frozen at zero where nobody draws widgets: under papermill, in
+exports. While a report is made, the kernel's progress therefore goes through a file (named by the environment variable
+CHANNEL) to the process that makes the report, which shows it where the person is: the notebook itself stays clean.
 """
 
 import os
@@ -13,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,7 +25,7 @@ FRONT_ENDS = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")  # set wher
 
 
 class Progress:
-    """How far a task has come, as plain lines; each kind of display is a subclass that says how to `draw` a line.
+    """How far a task has come, as plain lines; each other display is a subclass that says how to `draw`.
 
     label: what is being done. total: how many steps there are. write: takes a line of text.
     """
@@ -42,7 +42,8 @@ class Progress:
         """Say that `done` of the steps are done; `note` is shown beside it, for example the loss."""
         now = time.monotonic()
         if self.begun is None:
-            # The clock starts with the first step: until then there was loading, which says nothing of the steps' speed.
+            # The clock starts with the first step: until then there was loading, which says nothing of the steps'
+            # speed.
             self.begun, self._before = now, done
         self.done, self.note = done, note
         if self._drawn is None or done >= self.total or now - self._drawn >= self.every:
@@ -68,14 +69,14 @@ class Progress:
 
 
 class BarProgress(Progress):
-    """A bar in a terminal."""
+    """A bar of tqdm's, in a terminal or, with `kind` from tqdm.notebook, in a live notebook."""
 
     every = 0.0  # tqdm itself draws at a bearable rate
 
-    def __init__(self, label: str, total: int):
+    def __init__(self, label: str, total: int, kind: type[tqdm] = tqdm):
         super().__init__(label, total)
         # disable=False: the environment may silence the bars of other libraries.
-        self.bar = tqdm(total=total, desc=label, leave=True, dynamic_ncols=True, disable=False)
+        self.bar = kind(total=total, desc=label, leave=True, dynamic_ncols=True, disable=False)
 
     def draw(self) -> None:
         if self.bar.n == 0 and self.done > 1:
@@ -87,32 +88,6 @@ class BarProgress(Progress):
 
     def close(self) -> None:
         self.bar.close()
-
-
-class DisplayProgress(Progress):
-    """A bar in a live notebook, drawn with HTML alone; of a finished task one line of text stays."""
-
-    every = DRAW_EVERY
-
-    def __init__(self, label: str, total: int):
-        super().__init__(label, total)
-        self.handle = None
-
-    def draw(self) -> None:
-        bar = f'<progress value="{self.done}" max="{self.total}" style="width: 16em"></progress> ' * (self.done < self.total)
-        self._show(f"{bar}<code>{escape(self.line())}</code>")
-
-    def close(self) -> None:
-        self._show(f"<code>{escape(self.line())}</code>")
-
-    def _show(self, html: str) -> None:
-        from IPython.display import display
-
-        data = {"text/plain": self.line(), "text/html": html}
-        if self.handle is None:
-            self.handle = display(data, raw=True, display_id=True)
-        else:
-            self.handle.update(data, raw=True)
 
 
 class ChannelProgress(Progress):
@@ -138,7 +113,11 @@ def open_progress(label: str, total: int) -> Progress:
     if channel := os.environ.get(CHANNEL):
         return ChannelProgress(label, total, channel)
     if _in_kernel():
-        return DisplayProgress(label, total) if is_watched() else Progress(label, total, _print_line)
+        if not is_watched():
+            return Progress(label, total, _print_line)
+        from tqdm.notebook import tqdm as widget_bar  # it imports ipywidgets, which a terminal does not need
+
+        return BarProgress(label, total, widget_bar)
     return BarProgress(label, total) if _in_terminal() else Progress(label, total, _print_error_line)
 
 
@@ -150,7 +129,8 @@ def is_watched() -> bool:
 def progress(records: Iterable, total: int, label: str = "training") -> Iterator:
     """Yield the records while showing how far they have come.
 
-    records: such as train() gives; a record's `step` says how far it is (else they are counted) and its `total` is the loss.
+    records: such as train() gives; a record's `step` says how far it is (else they are counted) and its `total` is the
+        loss.
     total: how many steps there are, those of an earlier run included.
     """
     display = None
@@ -167,7 +147,9 @@ def progress(records: Iterable, total: int, label: str = "training") -> Iterator
 
 
 def progress_callback(label: str) -> Callable[[int, int], None]:
-    """A function of (done, total) that shows how far a task has come, for those that call back instead of yielding records."""
+    """A function of (done, total) that shows how far a task has come, for those that call back instead of yielding
+    records.
+    """
     display = None
 
     def update(done: int, total: int) -> None:
@@ -230,7 +212,9 @@ def _in_terminal() -> bool:
     if not sys.stderr.isatty():
         return False
     try:
-        return 0 not in os.get_terminal_size(sys.stderr.fileno())  # one without a size, as in some containers, would show no bar
+        return 0 not in os.get_terminal_size(
+            sys.stderr.fileno()
+        )  # one without a size, as in some containers, would show no bar
     except OSError:
         return True
 

@@ -5,15 +5,21 @@ from collections.abc import Mapping, Sequence
 
 from disendiff_lite.support.errors import UserError, check_name
 
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "words with commas between"}
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "words with commas between",
+}
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def typed_settings(settings: Sequence[str], kinds: Mapping[str, type], what: str) -> dict:
     """Settings "key=value" as a dict of values, each of its key's type.
 
-    kinds: the type of each key. what: what an error calls a key. Raises UserError if a key does not exist (the nearest one is
-    named), comes twice, or its value is of another type.
+    kinds: the type of each key. what: what an error calls a key. Raises UserError if a key does not exist (the nearest
+    one is named), comes twice, or its value is of another type.
     """
     values = {}
     for setting in settings:

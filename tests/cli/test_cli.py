@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.report.test_report import write_notebook
 
 from disendiff_lite.cli import commands
 from disendiff_lite.cli.options import main
@@ -26,6 +25,7 @@ from disendiff_lite.runs import train as train_module
 from disendiff_lite.runs.folder import RunRecord, picture_hash, read_losses, read_run
 from disendiff_lite.runs.references import load_reference
 from disendiff_lite.support import files
+from tests.report.test_report import write_notebook
 
 QUICK = ["batch_size=1", "prior_images=2", "inference_steps=1", "checkpoint_every=2"]
 
@@ -108,7 +108,10 @@ def test_pictures_of_a_run(trained, tmp_path, capsys):
     assert main([*command, *settings("inference_steps=1")]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     names = sorted(path.name for path in out.iterdir())
-    assert names[2:] == [f"photo-of-a-new1-cat-on-the-beach-seed5-{number:02}.png" for number in (0, 1)] and len(names) == 4
+    assert (
+        names[2:] == [f"photo-of-a-new1-cat-on-the-beach-seed5-{number:02}.png" for number in (0, 1)]
+        and len(names) == 4
+    )
     assert Image.open(out / names[2]).text["prompt"] == prompt
     assert main(["generate", str(trained), "--count", "1", *settings("inference_steps=1")]) == 0
     assert len(list((trained / "generated").glob("*.png"))) == 12  # both, each alone, and three contexts of the three
@@ -142,7 +145,13 @@ def test_scores_of_a_run(trained, tmp_path, monkeypatch, capsys):
     command = ["score", str(trained), "--count", "1", *settings("inference_steps=1")]
     assert main(command) == 0
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["image-alignment", "combined", "cat", "dog", str(trained / "scores.json")]
+    assert [line.split()[0] for line in table] == [
+        "image-alignment",
+        "combined",
+        "cat",
+        "dog",
+        str(trained / "scores.json"),
+    ]
     found = json.loads((trained / "scores.json").read_text())
     assert asked == ["emoji"] and found["scorer"] == "means" and found["crops"] is True
     assert found["subjects"]["cat"]["image_alignment"]["n"] == 10 and "margin" in found["subjects"]["dog"]
@@ -159,7 +168,9 @@ def test_a_run_knows_its_reference():
     reference = load_reference("dog_pig")
     record = RunRecord(reference.classes, ("<new1>", "<new2>"), "", picture_hash(reference.picture), None, {})
     assert run_scores.known_reference(record).name == "dog_pig"
-    assert run_scores.known_reference(dataclasses.replace(record, classes=("pig", "dog"))) is None  # its prompts would not fit
+    assert (
+        run_scores.known_reference(dataclasses.replace(record, classes=("pig", "dog"))) is None
+    )  # its prompts would not fit
     requests = run_scores.reference_requests(reference, record)
     assert len(requests) == 30 and requests[20].prompt == "photo of a <new2> pig" and requests[20].concepts == (1,)
 
@@ -170,7 +181,10 @@ def test_a_report(tmp_path, capsys, picture):
     command = ["report", "--image", str(picture), "--classes", "cat,dog", "--notebooks", str(notebook)]
     command += ["--run-dir", str(tmp_path / "run")]
     assert main([*command, *settings("steps=4")]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"cat_dog 4 {picture} cat,dog", str(tmp_path / "run" / "report.html")]
+    assert capsys.readouterr().out.splitlines() == [
+        f"cat_dog 4 {picture} cat,dog",
+        str(tmp_path / "run" / "report.html"),
+    ]
     page, metrics = (tmp_path / "run" / name for name in ("report.html", "metrics.json"))
     footer = page.read_text().split("<footer>")[1]
     assert "my picture.png" in footer and str(tmp_path) not in footer
@@ -185,7 +199,9 @@ def test_a_report(tmp_path, capsys, picture):
 
 def test_a_report_whose_cell_fails(tmp_path, capsys):
     notebook = write_notebook(
-        tmp_path / "bad.ipynb", "## Here", "from disendiff_lite.errors import UserError\nraise UserError('Mend it.')"
+        tmp_path / "bad.ipynb",
+        "## Here",
+        "from disendiff_lite.support.errors import UserError\nraise UserError('Mend it.')",
     )
     command = ["report", "--pair", "cat_dog", "--notebooks", str(notebook), "--run-dir", str(tmp_path / "run")]
     assert main(command) == 1
@@ -207,10 +223,18 @@ def test_a_report_lies_where_the_run_of_its_method_lies(trained, tmp_path, monke
     for options in ([], ["--method", "dreambooth"], settings("method=dreambooth"), ["--run-dir", str(trained)]):
         assert main([*command, *options]) == 0
     other = Path("runs", "cat_dog-dreambooth")
-    assert made == [(Path("runs", "cat_dog"), "cat_dog"), (other, other.name), (other, other.name), (trained, "cat_dog")]
+    assert made == [
+        (Path("runs", "cat_dog"), "cat_dog"),
+        (other, other.name),
+        (other, other.name),
+        (trained, "cat_dog"),
+    ]
     capsys.readouterr()
     for options, sentence in [
-        (["--method", "dreambooth"], "holds another run, with method 'disendiff' instead of 'dreambooth': choose another folder"),
+        (
+            ["--method", "dreambooth"],
+            "holds another run, with method 'disendiff' instead of 'dreambooth': choose another folder",
+        ),
         (["--seed", 7], "with seed 0 instead of 7"),
         (settings("steps=3"), "with steps 2 instead of 3"),
         (["--pair", "dog_pig"], "with another picture, classes ('cat', 'dog') instead of ('dog', 'pig')"),
@@ -307,7 +331,16 @@ def test_settings_that_do_not_work(arguments, sentence, capsys, tmp_path):
     ],
 )
 def test_prompts_and_words_that_do_not_work(arguments, sentence, model, capsys, tmp_path):
-    command = ["train", "--pair", "cat_dog", "--model", model, "--run-dir", tmp_path / "run", *settings(*QUICK, "steps=2")]
+    command = [
+        "train",
+        "--pair",
+        "cat_dog",
+        "--model",
+        model,
+        "--run-dir",
+        tmp_path / "run",
+        *settings(*QUICK, "steps=2"),
+    ]
     assert sentence in refused(capsys, *command, *arguments)
 
 
@@ -317,7 +350,13 @@ def test_unusual_pictures_work(size, mode, model, tmp_path, capsys):
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB" if mode == "rotated" else mode, size).save(path, exif=exif)
     command = ["train", "--image", str(path), "--classes", "teddy bear,fire hydrant", "--model", str(model)]
-    command += ["--method", "textual_inversion", "--run-dir", str(tmp_path / "run"), *settings("batch_size=1", "steps=1")]
+    command += [
+        "--method",
+        "textual_inversion",
+        "--run-dir",
+        str(tmp_path / "run"),
+        *settings("batch_size=1", "steps=1"),
+    ]
     assert main(command) == 0, capsys.readouterr().err
 
 
@@ -366,11 +405,14 @@ def test_ctrl_c_and_going_on(model, tmp_path, capsys):
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "train: interrupted; the same command goes on from the last checkpoint."
     # Fewer steps are another run, which is refused: the interrupted one is not lost to a slip.
-    assert "steps 400 instead of 3" in refused(capsys, *command[: -2], "--set", "steps=3")
+    assert "steps 400 instead of 3" in refused(capsys, *command[:-2], "--set", "steps=3")
     saved = len(read_losses(folder))
     records = commands.train_run(
-        commands.load_pipeline(model, "cpu"), load_reference("cat_dog").picture, ("cat", "dog"),
-        commands.Config.load(folder / "config.json"), run_dir=folder,
+        commands.load_pipeline(model, "cpu"),
+        load_reference("cat_dog").picture,
+        ("cat", "dog"),
+        commands.Config.load(folder / "config.json"),
+        run_dir=folder,
     )
     assert 1 < next(records).step <= saved + 1
 
@@ -380,8 +422,8 @@ def test_ctrl_c_in_a_report(model, tmp_path, capsys):
     training = (
         "from disendiff_lite.config import emoji\n"
         "from disendiff_lite.models import load_pipeline\n"
-        "from disendiff_lite.references import load_reference\n"
-        "from disendiff_lite.train import train\n"
+        "from disendiff_lite.runs.references import load_reference\n"
+        "from disendiff_lite.runs.train import train\n"
         "reference = load_reference(pair)\n"
         "config = emoji(steps=100_000, batch_size=1, prior_probability=0.0, checkpoint_every=1)\n"
         f"pipe = load_pipeline({str(model)!r}, 'cpu')\n"

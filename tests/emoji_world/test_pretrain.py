@@ -166,7 +166,9 @@ def test_the_predictor_gives_what_the_unet_and_the_capture_give(tiny_unet):
     with torch.no_grad():
         noise, maps = predict(noisy, t, text)
     assert torch.equal(noise, expected) and torch.allclose(maps, average_maps(store), atol=1e-6)
-    seen = next(processor for processor in processors(unet) if isinstance(processor, CapturingProcessor)).record.__self__
+    seen = next(
+        processor for processor in processors(unet) if isinstance(processor, CapturingProcessor)
+    ).record.__self__
     assert len(seen) == 3
     capture(False)
     assert processors(unet) == originals and seen == []
@@ -273,7 +275,10 @@ def test_an_exported_model_is_stock_and_does_not_say_where_it_came_from(new_tiny
     assert not (tmp_path / "model" / "unet" / "old.txt").exists() and (tmp_path / "model" / "card.md").exists()
     exported = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
     assert exported.unet.dtype == exported.text_encoder.dtype == torch.float32
-    assert load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.bias"].dtype == torch.float16
+    assert (
+        load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.bias"].dtype
+        == torch.float16
+    )
 
 
 def test_level_weights_are_min_snr_without_balance_and_favour_noise_with_it():

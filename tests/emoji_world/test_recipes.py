@@ -14,7 +14,12 @@ from disendiff_lite.support.errors import UserError
 def scenes(count: int) -> Scenes:
     random = np.random.default_rng(0)
     pictures = random.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-    return Scenes(pictures, random.integers(0, 256, (count, 3, 16, 16), dtype=np.uint8), ["photo of a cat"] * count, [["cat"]] * count)
+    return Scenes(
+        pictures,
+        random.integers(0, 256, (count, 3, 16, 16), dtype=np.uint8),
+        ["photo of a cat"] * count,
+        [["cat"]] * count,
+    )
 
 
 def test_compute_grows_with_width_and_depth_and_not_with_the_machine():
@@ -33,9 +38,14 @@ def test_recipes_differ_from_the_shipped_one_by_settings_that_exist():
 def test_recipes_see_as_many_images_as_their_compute_allows_and_are_trained_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(recipes, "load_scenes", lambda folder, count, **_: scenes(count))
-    monkeypatch.setattr(recipes, "RECIPES", {
-        "small": recipes.Recipe({"batch": 2}, channels=(32, 32)), "larger": recipes.Recipe({"batch": 2}, channels=(32, 64)),
-    })  # fmt: skip
+    monkeypatch.setattr(
+        recipes,
+        "RECIPES",
+        {
+            "small": recipes.Recipe({"batch": 2}, channels=(32, 32)),
+            "larger": recipes.Recipe({"batch": 2}, channels=(32, 64)),
+        },
+    )
     budget = 6.5 * recipes.gflop_per_image((32, 32), 1)
 
     def table():

@@ -27,8 +27,19 @@ def test_the_training_figure_is_drawn_from_the_shipped_log(tmp_path):
 def test_a_personalised_row_shows_the_reference_and_nine_pictures(tiny_pipe, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(contact_sheets, "load_pipeline", lambda model: tiny_pipe)
-    monkeypatch.setattr(contact_sheets, "emoji", lambda: Config(
-        preset="emoji", resolution=64, steps=1, batch_size=1, prior_images=1, inference_steps=2, gradient_accumulation=1))  # fmt: skip
+    monkeypatch.setattr(
+        contact_sheets,
+        "emoji",
+        lambda: Config(
+            preset="emoji",
+            resolution=64,
+            steps=1,
+            batch_size=1,
+            prior_images=1,
+            inference_steps=2,
+            gradient_accumulation=1,
+        ),
+    )
     monkeypatch.setattr(contact_sheets, "_draw", lambda panel, picture, *rest: drawn.append(picture.size))
     contact_sheets.draw_personalised("tiny", ["cat_dog"], tmp_path / "sheet.png")
     assert drawn == [(64, 64)] * 10 and (tmp_path / "sheet.png").is_file()

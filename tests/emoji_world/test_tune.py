@@ -26,8 +26,15 @@ def test_each_setting_is_measured_on_each_pair(tiny_pipe, monkeypatch):
     loaded = []
     monkeypatch.setattr(tune, "load_pipeline", lambda model: loaded.append(model) or tiny_pipe)
     monkeypatch.setattr(tune, "train", lambda *args, **kwargs: iter(()))
-    monkeypatch.setattr(tune, "try_settings", lambda model, scorer, reference, prior, config, *, count: (
-        reference.name, config.learning_rate, len(prior.pictures)))  # fmt: skip
+    monkeypatch.setattr(
+        tune,
+        "try_settings",
+        lambda model, scorer, reference, prior, config, *, count: (
+            reference.name,
+            config.learning_rate,
+            len(prior.pictures),
+        ),
+    )
     changes = {"prior_images": 2, "inference_steps": 2, "prior_batch": 2}
     grid = [changes | {"learning_rate": rate} for rate in (1e-4, 2e-4)]
     found = list(tune.tried("tiny", "dreambooth", grid, ["rabbit_fish", "house_car"], count=1))
@@ -49,6 +56,13 @@ def test_a_setting_is_trained_and_measured(tiny_pipe, monkeypatch):
 def test_a_row_holds_means_and_the_spread_of_the_sum():
     results = [tune.Reached(0.5, 0.1, 0.6, 0.2, 0.7, 10), tune.Reached(0.7, 0.3, 0.6, 0.4, 0.9, 20)]
     assert tune.row({"learning_rate": 1e-4}, results) == [
-        "learning_rate=0.0001", "0.600", "0.200", "0.600", "0.300", "1.700 (0.424)", "0.80", "15 s"
-    ]  # fmt: skip
+        "learning_rate=0.0001",
+        "0.600",
+        "0.200",
+        "0.600",
+        "0.300",
+        "1.700 (0.424)",
+        "0.80",
+        "15 s",
+    ]
     assert len(tune.row({}, results)) == len(tune.HEADER)

@@ -85,7 +85,9 @@ def test_recolouring_gives_the_named_colour_and_keeps_the_shape():
         assert nearest == word
 
 
-@pytest.mark.parametrize("hue, held_out", [(80, True), (89, True), (91, False), (175, True), (305, True), (296, True), (0, False)])
+@pytest.mark.parametrize(
+    "hue, held_out", [(80, True), (89, True), (91, False), (175, True), (305, True), (296, True), (0, False)]
+)
 def test_hues_near_the_held_out_ones_are_held_out(hue, held_out):
     assert is_held_out_hue(hue) == held_out
     assert is_held_out_hue(hue + 360) == held_out
@@ -121,7 +123,10 @@ def test_captions_tell_the_truth(scenes):
         for thing in scene.things:
             assert f" {thing.design.class_} " in text.replace(",", " ")
             if "colour" in thing.said:
-                looks = [thing.design.look if "look" in thing.said else "", thing.design.shape if "shape" in thing.said else ""]
+                looks = [
+                    thing.design.look if "look" in thing.said else "",
+                    thing.design.shape if "shape" in thing.said else "",
+                ]
                 assert " ".join(word for word in ("", thing.colour_word, *looks, thing.design.class_) if word) in text
                 assert np.abs(np.array(COLOURS[thing.colour_word]) / 255 - thing.colour).max() < 0.15
             if "accessory" in thing.said:
@@ -173,8 +178,12 @@ def test_each_held_out_hue_lies_between_two_named_colours_near_it():
 
 def test_held_out_designs_and_hues_never_appear_in_pretraining(scenes):
     rng = np.random.default_rng(4)
-    things = [thing for scene in scenes for thing in scene.things] + [random_thing(rng, (32, 40), 30) for _ in range(2000)]
-    forbidden = [np.array(hue_colour(hue, s, v)) for hue in HELD_OUT_HUES.values() for s in (0.5, 0.75) for v in (0.6, 0.8)]
+    things = [thing for scene in scenes for thing in scene.things] + [
+        random_thing(rng, (32, 40), 30) for _ in range(2000)
+    ]
+    forbidden = [
+        np.array(hue_colour(hue, s, v)) for hue in HELD_OUT_HUES.values() for s in (0.5, 0.75) for v in (0.6, 0.8)
+    ]
     for thing in things:
         assert not thing.design.held_out
         if thing.colour is not None and not thing.colour_word:
@@ -267,7 +276,9 @@ def test_owner_maps_count_from_one_and_need_half_a_cell():
 def test_kinship_of_hand_made_pictures():
     kinds = torch.tensor([[0, 1], [0, 1], [0, 1], [2, 1]])
     looks = torch.tensor([[0, 10], [0, 10], [5, 10], [20, 10]])
-    colours = torch.tensor([[[1.0, 0, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1]]])
+    colours = torch.tensor(
+        [[[1.0, 0, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1]]]
+    )
     present = torch.tensor([[1.0, 1], [1, 0], [1, 0], [1, 0]])
     share = 1 - pretrain_scorer.PLACE_SHARE
     kin = pretrain_scorer.kinship(kinds, looks, colours, present, torch.tensor([0, 1, 2, 3]))
@@ -312,7 +323,10 @@ def test_the_scorer_loads_in_open_clip_and_tells_individuals_apart(some_views):
     assert (cosines["same_class"] > cosines["other_class"]).mean() > 0.94
     scene = random_scene(np.random.default_rng(2), count=1)
     assert preprocess(Image.fromarray(scene.picture)).shape == (3, 64, 64)
-    assert model.encode_text(tokenize(["photo of a red cat"])).shape == (1, pretrain_scorer.CONFIG["model_cfg"]["embed_dim"])
+    assert model.encode_text(tokenize(["photo of a red cat"])).shape == (
+        1,
+        pretrain_scorer.CONFIG["model_cfg"]["embed_dim"],
+    )
 
 
 def test_the_scorer_knows_classes_and_colours_by_name():
@@ -358,7 +372,14 @@ def test_the_judge_finds_what_is_drawn():
     findings = judge.judge_pictures(judge.load_judge(), np.stack([scene.picture for scene in drawn]))
     met = wishes.outcomes([wishes.shown(scene) for scene in drawn], findings)
     # What the shipped judge reaches, with room for nothing worse; `evaluate` prints its accuracy in full.
-    floors = {"one object": 0.97, "both objects": 0.95, "colour of a found object": 0.98, "place": 0.98, "style": 0.98, "size": 0.85}
+    floors = {
+        "one object": 0.97,
+        "both objects": 0.95,
+        "colour of a found object": 0.98,
+        "place": 0.98,
+        "style": 0.98,
+        "size": 0.85,
+    }
     for question, floor in floors.items():
         assert met[question].mean() > floor, question
     assert wishes.false_alarms(drawn, findings).mean() < 0.03
@@ -393,14 +414,20 @@ def test_outcomes_of_a_hand_made_picture():
     cat = wishes.WishedThing("cat", colour="red")
     met = wishes.outcomes([wishes.Wish((cat,), "beach")], hand_made_findings())
     assert {question: values.tolist() for question, values in met.items() if len(values)} == {
-        "one object": [True], "colour": [True], "colour of a found object": [True], "place": [True]
-    }  # fmt: skip
+        "one object": [True],
+        "colour": [True],
+        "colour of a found object": [True],
+        "place": [True],
+    }
     missed = wishes.Wish((cat, wishes.WishedThing("dog", "red", "hat", "small")), "snow")
     met = wishes.outcomes([missed], hand_made_findings())
     assert met["both objects"].tolist() == [False] and met["place"].tolist() == [False]
     assert met["colour"].tolist() == [True, False] and met["colour of a found object"].tolist() == [True]
     assert met["accessory"].tolist() == [False] and met["size"].tolist() == [False]
-    looks = [wishes.Wish((wishes.WishedThing(name, look=look),)) for name, look in (("cat", "noto"), ("cat", "firefox"), ("dog", "noto"))]
+    looks = [
+        wishes.Wish((wishes.WishedThing(name, look=look),))
+        for name, look in (("cat", "noto"), ("cat", "firefox"), ("dog", "noto"))
+    ]
     found = [wishes.outcomes([wish], hand_made_findings())["look"].item() for wish in looks]
     assert found == [True, False, False]
     lantern = next(design.index for design in designs_of("lamp") if design.shape == "lantern")
@@ -430,7 +457,9 @@ def test_prompts_say_what_their_wishes_ask():
     assert (texts, wished) == wishes.prompts(12, seed=0) and texts != wishes.prompts(12, seed=1)[0]
     assert len(texts) == 12 + 6 + 5 * 4
     for text, wish in zip(texts, wished):
-        assert all(f"{thing.colour}{thing.look}{thing.shape} {thing.class_}".strip() in text for thing in wish.things)  # one a prompt
+        assert all(
+            f"{thing.colour}{thing.look}{thing.shape} {thing.class_}".strip() in text for thing in wish.things
+        )  # one a prompt
         assert all(ACCESSORY_PHRASES[thing.accessory] in text for thing in wish.things if thing.accessory)
         assert not wish.place or PHRASES[wish.place] in text
         assert not wish.style or text.startswith(STYLES[wish.style])

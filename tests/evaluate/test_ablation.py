@@ -28,11 +28,14 @@ def test_each_variant_takes_one_thing_away():
     configs = ablation_configs(QUICK)
     assert list(configs) == list(VARIANTS) and configs["full"] == QUICK
     changed = {
-        name: {key for key, value in vars(config).items() if value != getattr(QUICK, key)} for name, config in configs.items()
+        name: {key for key, value in vars(config).items() if value != getattr(QUICK, key)}
+        for name, config in configs.items()
     }
     assert changed["without bind"] == {"bind_weight"} and changed["without separate"] == {"separate_weight"}
     assert changed["without suppression"] == {"suppress"}
-    assert changed["Custom Diffusion"] == {"method", "calibration_weight"} and not configs["Custom Diffusion"].calibrates
+    assert (
+        changed["Custom Diffusion"] == {"method", "calibration_weight"} and not configs["Custom Diffusion"].calibrates
+    )
 
 
 @pytest.mark.parametrize("change", [{"bind_weight": 0.0}, {"suppress": False}, {"smooth": False}])
@@ -59,12 +62,19 @@ def test_variants_see_the_same_and_are_loaded_when_finished(tiny, tmp_path):
 
 def test_the_command_keeps_what_was_learned_and_little_else(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["ablation", "--out", str(tmp_path / "kept"), "--seed", "1"])
-    monkeypatch.setitem(ablation.PRESETS, "emoji", lambda **changes: dataclasses.replace(QUICK, **changes))
+    monkeypatch.setattr(ablation, "preset_for", lambda model: lambda **changes: dataclasses.replace(QUICK, **changes))
     ablation.main()
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "kB" in line] == list(VARIANTS)
     kept = {path.name for path in (tmp_path / "kept" / "without_bind").iterdir()}
-    assert kept == {"config.json", "losses.csv", "model.json", "new1.safetensors", "new2.safetensors",
-                    "pytorch_lora_weights.safetensors", "reference.png", "run.json"}
+    assert kept == {
+        "config.json",
+        "losses.csv",
+        "new1.safetensors",
+        "new2.safetensors",
+        "pytorch_lora_weights.safetensors",
+        "reference.png",
+        "run.json",
+    }
 
 
 @pytest.fixture
@@ -85,7 +95,11 @@ def test_what_fits_is_found_in_the_order_of_the_names(folder):
 def test_a_model_is_known_by_each_of_its_names(folder):
     _write_run(folder / "full", base="sd15")
     hub = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    assert list(find_runs(folder, ["full"], hub, REFERENCE)) == list(find_runs(folder, ["full"], "sd15", REFERENCE)) == ["full"]
+    assert (
+        list(find_runs(folder, ["full"], hub, REFERENCE))
+        == list(find_runs(folder, ["full"], "sd15", REFERENCE))
+        == ["full"]
+    )
     assert find_runs(folder, ["full"], "emoji", REFERENCE) == {}
 
 

@@ -51,7 +51,9 @@ def scorer() -> Scorer:
     """A scorer to which a picture is its colour, and a text the words red, lime and blue in it, or minus red."""
 
     def tokenize(texts):
-        return torch.tensor([[t.count("red") - 2.0 * t.count("not red"), t.count("lime"), t.count("blue")] for t in texts])
+        return torch.tensor(
+            [[t.count("red") - 2.0 * t.count("not red"), t.count("lime"), t.count("blue")] for t in texts]
+        )
 
     def preprocess(picture):
         return torch.tensor(picture.getpixel((0, 0))) / 255.0
@@ -183,7 +185,7 @@ def test_names_that_lead_to_nothing_are_explained_in_one_sentence(monkeypatch):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A stand-in for the model hub: what it has, what is in its cache, what was fetched and which scorers were loaded."""
+    """A stand-in for the model hub: what it has, its cache, what was fetched and which scorers were loaded."""
     hub = SimpleNamespace(files=[], cached=[], fetched=[], loaded=[])
 
     def load(*asked, **_):
@@ -194,7 +196,9 @@ def hub(monkeypatch):
         return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in hub.files])
 
     monkeypatch.setattr(scores, "model_info", listed)
-    monkeypatch.setattr(scores, "try_to_load_from_cache", lambda _, file: f"/cache/{file}" if file in hub.cached else None)
+    monkeypatch.setattr(
+        scores, "try_to_load_from_cache", lambda _, file: f"/cache/{file}" if file in hub.cached else None
+    )
     monkeypatch.setattr(scores, "hf_hub_download", lambda *asked: hub.fetched.append(asked))
     monkeypatch.setattr(open_clip, "create_model_from_pretrained", load)
     return hub
@@ -202,7 +206,9 @@ def hub(monkeypatch):
 
 def test_pickled_weights_are_never_read_wherever_they_are(hub, monkeypatch):
     def refused(name):
-        with pytest.raises(UserError, match="pickled weights only, which are not read: use one whose hub repository holds"):
+        with pytest.raises(
+            UserError, match="pickled weights only, which are not read: use one whose hub repository holds"
+        ):
             load_scorer(name, device="cpu")
         assert hub.fetched == hub.loaded == []
 

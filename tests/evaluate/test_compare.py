@@ -1,4 +1,4 @@
-"""Runs side by side: what is measured is what the parts measure, with equal noises and seeds, and the table shows it."""
+"""Runs side by side: what is measured is what the parts measure, with equal noises and seeds."""
 
 import dataclasses
 import json

@@ -94,7 +94,7 @@ LAYERS = ("up_blocks.1.attentions.0.transformer_blocks.0.attn2", "up_blocks.1.at
 
 @pytest.fixture
 def recorded() -> ReferenceRecord:
-    """The second layer's class maps are the masks, the first layer's are those of the other thing; modifiers are flat."""
+    """The second layer's class maps are the masks, the first layer's the other thing's; modifiers are flat."""
     reference = load_reference("cat_dog")
     masks = reference.masks.astype(np.float16)
     maps = np.full((2, 2, 1, 4, 64, 64), 0.01, np.float16)  # (steps, layers, heads, tokens, h, w)
@@ -102,7 +102,9 @@ def recorded() -> ReferenceRecord:
     maps[:, 0, 0, 1::2] += masks[::-1] * 0.01
     words = ("<new1>", "cat", "<new2>", "dog")
     picture = np.asarray(reference.picture)
-    record = AttentionRecord("", words, (1, 2, 3, 4), ("modifier", "class") * 2, (1, 2), picture, {"64x64": LAYERS}, {"64x64": maps})
+    record = AttentionRecord(
+        "", words, (1, 2, 3, 4), ("modifier", "class") * 2, (1, 2), picture, {"64x64": LAYERS}, {"64x64": maps}
+    )
     return ReferenceRecord(reference, record)
 
 
@@ -116,7 +118,9 @@ def test_words_come_with_their_own_mask_and_the_others(recorded):
 
 def test_agreement_tells_layers_apart(recorded):
     agreement = class_agreement([recorded, recorded], 64)
-    assert {name: values.shape for name, values in agreement.items()} == dict.fromkeys(["up 1.0", "up 1.1", "all layers"], (2, 4))
+    assert {name: values.shape for name, values in agreement.items()} == dict.fromkeys(
+        ["up 1.0", "up 1.1", "all layers"], (2, 4)
+    )
     assert agreement["up 1.0"].max() == 0
     assert agreement["up 1.1"].min() == agreement["all layers"].min() == 1
 
@@ -126,7 +130,13 @@ def test_references_of_two_and_three_things_are_looked_at(tiny_pipe):
     add_modifiers(tiny_pipe, config.modifiers, config.initial_tokens)
     references, seen = [load_reference("cat_dog"), load_reference("cat_dog_bird")], []
     recorded = record_references(
-        tiny_pipe, references, config, seed=0, times=(300, 600), resolutions=(16, 8), progress=lambda *counts: seen.append(counts)
+        tiny_pipe,
+        references,
+        config,
+        seed=0,
+        times=(300, 600),
+        resolutions=(16, 8),
+        progress=lambda *counts: seen.append(counts),
     )
     assert tracked_words(recorded[0].record) == ["<new1>", "cat", "<new2>", "dog"]
     assert word_maps(recorded, "modifier", 8).maps.shape == (5, 8, 8)

@@ -1,4 +1,4 @@
-"""All pairs: each report in a process of its own; failures, what is finished and interruptions leave the others alone."""
+"""All pairs: each report in a process of its own; failures and interruptions leave the others alone."""
 
 import os
 import signal
@@ -9,19 +9,20 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from tests.report.test_report import FIGURE, write_notebook
 
 from disendiff_lite.cli.options import main
 from disendiff_lite.report import all_pairs
 from disendiff_lite.report.all_pairs import Outcome, default_jobs, make_reports, pair_names
 from disendiff_lite.report.page import is_finished
 from disendiff_lite.report.report import Order, make_report
+from tests.report.test_report import FIGURE, write_notebook
 
 PAIRS = ["cat_dog", "chair_lamp"]
 CELL = (
     "import os\n"
-    "from disendiff_lite.metrics import record_metrics\n"
-    "record_metrics(run_dir, 'quickstart', {'maps': {'after': {'IoU': 0.5 / (pair == 'cat_dog'), 'peak on the thing': 1.0}}})\n"
+    "from disendiff_lite.report.metrics import record_metrics\n"
+    "record_metrics(run_dir, 'quickstart',"
+    " {'maps': {'after': {'IoU': 0.5 / (pair == 'cat_dog'), 'peak on the thing': 1.0}}})\n"
     "print('threads', os.environ['OMP_NUM_THREADS'])"
 )
 
@@ -36,14 +37,16 @@ def orders_in(folder, notebook, pairs=PAIRS, **parameters):
 
 
 def processes(monkeypatch, code):
-    """Let each pair's process run this code, with the pair's folder as its argument; returns the list of those started."""
+    """Let each pair's process run this code, with the pair's folder as argument; returns the list of those started."""
     started = []
 
     def start(command, run_dir, threads):
         run_dir.mkdir(parents=True, exist_ok=True)
         started.append(run_dir.name)
         with open(run_dir / all_pairs.LOG, "w") as log:
-            return subprocess.Popen([sys.executable, "-c", code, str(run_dir)], stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(
+                [sys.executable, "-c", code, str(run_dir)], stdout=log, stderr=log, start_new_session=True
+            )
 
     monkeypatch.setattr(all_pairs, "_start", start)
     return started
@@ -58,7 +61,18 @@ def test_one_fails_and_what_is_finished_is_kept(stand_in, tmp_path, monkeypatch,
     monkeypatch.setattr(all_pairs, "pair_names", lambda: PAIRS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "all"
-    command = ["report", "--all-pairs", "--notebooks", str(stand_in), "--run-dir", str(folder), "--jobs", "2", "--set", "steps=3"]
+    command = [
+        "report",
+        "--all-pairs",
+        "--notebooks",
+        str(stand_in),
+        "--run-dir",
+        str(folder),
+        "--jobs",
+        "2",
+        "--set",
+        "steps=3",
+    ]
     assert main(command) == 1
     printed = capsys.readouterr()
     assert printed.out.strip() == str(folder / "index.html")
@@ -101,7 +115,10 @@ def test_other_notebooks_are_another_report(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "code, reason",
     [
-        ("import os\nos.kill(os.getpid(), 9)", "Its process was ended by SIGKILL, perhaps because the memory was full."),
+        (
+            "import os\nos.kill(os.getpid(), 9)",
+            "Its process was ended by SIGKILL, perhaps because the memory was full.",
+        ),
         ("raise SystemExit(3)", "It ended with status 3 and said nothing."),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("print('report: no room')\nraise SystemExit(2)", "no room"),
@@ -164,7 +181,18 @@ def test_options_reach_each_pair(stand_in, tmp_path, monkeypatch, capsys):
     commands = []
     monkeypatch.setattr(all_pairs, "_start", lambda command, run_dir, threads: commands.append(command) or ended())
     monkeypatch.setattr(all_pairs, "_outcome", lambda status, log: Outcome("failed", ""))
-    command = ["report", "--all-pairs", "--notebooks", str(stand_in), "--method", "dreambooth", "--seed", "3", "--set", "rate=0.7"]
+    command = [
+        "report",
+        "--all-pairs",
+        "--notebooks",
+        str(stand_in),
+        "--method",
+        "dreambooth",
+        "--seed",
+        "3",
+        "--set",
+        "rate=0.7",
+    ]
     assert main(command) == 1
     folder = Path("runs", "all-pairs-dreambooth")
     own = ["--method=dreambooth", "--seed=3", f"--notebooks={stand_in}", "--set=rate=0.7"]

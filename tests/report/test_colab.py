@@ -1,4 +1,6 @@
-"""Colab: every notebook's badge and setup cell agree with the one address, and the cell works on a machine that has only part."""
+"""Colab: every notebook's badge and setup cell agree with the one address, and the cell works on a machine that has
+only part.
+"""
 
 import os
 import subprocess
@@ -62,7 +64,9 @@ def test_what_is_missing_or_too_old(monkeypatch):
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
-    """A Python with pip and numpy 1.0 alone, and an index folder with a newer numpy and `extra`, which would like that one."""
+    """A Python with pip and numpy 1.0 alone, and an index folder with a newer numpy and `extra`, which would like that
+    one.
+    """
     folder = tmp_path_factory.mktemp("machine")
     venv.create(folder / "venv", with_pip=True, symlinks=True)
     _wheel(folder, "numpy", "1.0")
@@ -83,30 +87,46 @@ def _wheel(folder, name, number, *needs):
     with zipfile.ZipFile(folder / f"{name}-{number}-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{name}.py", f"VERSION = {number!r}\n")
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n{needed}")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
 
 
 @pytest.fixture
 def published(tmp_path):
-    """A repository with this version's tag, as the published one; returns it and an environment in which git finds it."""
+    """A repository with this version's tag, as published; returns it and an environment in which git finds it."""
     folder = tmp_path / "published"
     (folder / "notebooks").mkdir(parents=True)
     (folder / "notebooks" / ".keep").touch()
-    for name in ("pyproject.toml", "disendiff_lite/__init__.py", "disendiff_lite/errors.py", "disendiff_lite/colab.py",
-                 "disendiff_lite/provenance.py"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    modules = (
+        "__init__",
+        "report/__init__",
+        "report/colab",
+        "support/__init__",
+        "support/errors",
+        "support/lazy",
+        "support/paths",
+    )
+    for name in ("pyproject.toml", *(f"disendiff_lite/{module}.py" for module in modules)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((ROOT / name).read_bytes())
     (folder / "requirements.txt").write_text("numpy>=1.0  # kept\nextra\npytest\n")
     git = ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"], ["tag", tag()]):
         subprocess.run([*git, *command], check=True)
-    redirect = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf", "GIT_CONFIG_VALUE_0": ADDRESS}
+    redirect = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
+        "GIT_CONFIG_VALUE_0": ADDRESS,
+    }
     return folder, os.environ | redirect
 
 
 def run_cell(python, environment, content):
-    """Run the setup cell twice, as a person does who starts again, in a Python of its own with `content` as Colab's /content."""
+    """Run the setup cell twice, as a person does who starts again, in a Python of its own with `content` as Colab's
+    /content.
+    """
     cell = setup_cell().replace("/content", str(content))
     shown = "\nimport numpy\nprint(numpy.VERSION, os.getcwd())\nimport extra"
     return subprocess.run([python, "-c", cell + "\n" + cell + shown], env=environment, capture_output=True, text=True)
@@ -119,7 +139,7 @@ def test_the_cell_sets_up_a_machine_that_has_only_part(machine, published, tmp_p
     assert done.returncode == 0, done.stderr
     home = (tmp_path / "disendiff_lite").resolve()
     assert done.stdout.splitlines() == ["Installing extra", f"1.0 {home}/notebooks"]
-    assert (home / "disendiff_lite" / "colab.py").exists()
+    assert (home / "disendiff_lite" / "report" / "colab.py").exists()
     # A package that would replace numpy is refused, whatever else it brings.
     (home / "requirements.txt").write_text("greedy\n")
     refused = run_cell(python, colab_environment, tmp_path)

@@ -1,4 +1,4 @@
-"""The index page: numbers from the runs' metrics, their mean and spread, and small pictures that are part of the page."""
+"""The index page: numbers from the runs' metrics, their mean and spread, and small embedded pictures."""
 
 import base64
 import io
@@ -49,7 +49,9 @@ def row_of(tmp_path):
 def test_numbers_are_means_over_the_concepts():
     found = numbers({"quickstart": metrics(0.0)})
     assert found["both together", "image"] == 0.5 and found["both together", "text"] == 0.25
-    assert found["each alone", "image"] == pytest.approx(0.5) and found["each alone", "own − other"] == pytest.approx(0.1)
+    assert found["each alone", "image"] == pytest.approx(0.5) and found["each alone", "own − other"] == pytest.approx(
+        0.1
+    )
     assert (found["maps", "IoU before"], found["maps", "IoU after"], found["maps", "peak after"]) == (0.5, 0.625, 1.0)
     assert numbers({}) == {} and numbers({"quickstart": {"maps": {}}}) == {}
 
@@ -62,7 +64,9 @@ def test_the_table(tmp_path, row_of):
     assert 'href="one/report.html"' in html and 'src="http' not in html
     foot = html[html.index("<tfoot>") :]
     assert foot.count("over 2 pairs") == 2
-    assert ">0.60<" in foot and ">0.14<" in foot  # mean and standard deviation of 0.5 and 0.7, without the failed one's number
+    assert (
+        ">0.60<" in foot and ">0.14<" in foot
+    )  # mean and standard deviation of 0.5 and 0.7, without the failed one's number
     assert ">2:00<" in foot and ">0.00<" in foot
     assert html.count('alt="maps before and after training (') == 2 and "drawn" not in html
 

@@ -30,8 +30,8 @@ TITLE = (
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([0, steps])\nplt.show()"
 KEEP = (
     "import sys\n"
-    "from disendiff_lite.metrics import record_metrics\n"
-    "from disendiff_lite.progress import progress\n"
+    "from disendiff_lite.report.metrics import record_metrics\n"
+    "from disendiff_lite.support.progress import progress\n"
     "for _ in progress(range(3), 3): pass\n"
     "print('steps', steps, sys.executable, flush=True)\n"
     "record_metrics(run_dir, 'stand-in', {'steps': steps})"
@@ -62,16 +62,22 @@ def fetched(html):
         for tag, attribute in LOADS.items()
         for value in re.findall(rf'<{tag}\b[^>]*\s{attribute}\s*=\s*"([^"]*)"', html)
     ]
-    return [value for value in attributes if not value.startswith("data:")] + re.findall(r"@import|url\(\s*['\"]?http", html)
+    return [value for value in attributes if not value.startswith("data:")] + re.findall(
+        r"@import|url\(\s*['\"]?http", html
+    )
 
 
 def test_a_report_from_two_notebooks(tmp_path, stand_in, capfd):
-    failing = write_notebook(tmp_path / "failing.ipynb", "## Before", "print('done before')", "## Here", "1 / 0", "print('never')")
+    failing = write_notebook(
+        tmp_path / "failing.ipynb", "## Before", "print('done before')", "## Here", "1 / 0", "print('never')"
+    )
     run_dir = tmp_path / "runs {x}" / "cat_dog"
     report = make_report({"steps": 7, "pair": "dog_pig"}, run_dir, [str(failing), str(stand_in)])
 
     assert report.path == run_dir / "report.html"
-    assert report.failures == ("The notebook failing failed in cell In [4] under 'Here' with ZeroDivisionError: division by zero",)
+    assert report.failures == (
+        "The notebook failing failed in cell In [4] under 'Here' with ZeroDivisionError: division by zero",
+    )
     html = report.path.read_text()
     assert not is_finished(report.path) and "This report is not complete" in html
     assert "done before" in html and "never" not in re.sub(r"<details.*?</details>", "", html, flags=re.S)
@@ -79,7 +85,11 @@ def test_a_report_from_two_notebooks(tmp_path, stand_in, capfd):
     assert fetched(html) == []
     assert '<a href="https://example.org/paper">' in html  # links to follow stay
     assert html.count("<math") == 4 and "\\frac" not in html and "price = $5 and $6" in html
-    assert '<a href="#small">A small stand-in</a>' in html and '<a href="#small-2">A figure</a>' in html and 'id="small-2"' in html
+    assert (
+        '<a href="#small">A small stand-in</a>' in html
+        and '<a href="#small-2">A figure</a>' in html
+        and 'id="small-2"' in html
+    )
     for fact in ("torch 2", "nbconvert", "seed", "commit", "duration", "steps=7"):
         assert fact in html
     assert 'alt="Figure: A figure"' in html
@@ -101,7 +111,9 @@ def test_a_report_from_two_notebooks(tmp_path, stand_in, capfd):
     (injected,) = [cell.source for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", [])]
     assert 'run_dir = "."' in injected and 'pair = "dog_pig"' in injected and "papermill" not in executed.metadata
     assert str(tmp_path) not in (run_dir / "small.ipynb").read_text().replace(sys.executable, "")
-    assert "training" not in "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
+    assert "training" not in "".join(
+        output.get("text", "") for cell in executed.cells for output in cell.get("outputs", [])
+    )
 
 
 def test_a_failed_report_leaves_a_finished_one_alone(tmp_path):
@@ -117,11 +129,15 @@ def test_a_failed_report_leaves_a_finished_one_alone(tmp_path):
 
 
 def test_an_explorer_that_a_notebook_writes_is_part_of_the_page(tmp_path, stand_in):
-    write = "from pathlib import Path\nPath(run_dir, 'attention.html').write_text('<p>\"within\"</p>')"
+    write = "from pathlib import Path\nPath(run_dir, 'attention-quickstart.html').write_text('<p>\"within\"</p>')"
     report = make_report({}, tmp_path / "run", [write_notebook(tmp_path / "exploring.ipynb", write), stand_in])
     html = report.path.read_text()
-    assert 'srcdoc="&lt;p&gt;&quot;within&quot;&lt;/p&gt;"' in html and '<a href="#explorer">' in html and fetched(html) == []
-    os.utime(tmp_path / "run" / "attention.html", (1, 1))  # of an earlier run
+    assert (
+        'srcdoc="&lt;p&gt;&quot;within&quot;&lt;/p&gt;"' in html
+        and '<a href="#attention-quickstart">' in html
+        and fetched(html) == []
+    )
+    os.utime(tmp_path / "run" / "attention-quickstart.html", (1, 1))  # of an earlier run
     assert "srcdoc" not in make_report({}, tmp_path / "run", [stand_in]).path.read_text()
 
 
@@ -171,7 +187,10 @@ def test_a_parameter_goes_to_those_notebooks_that_have_it(tmp_path):
     paths = [tmp_path / f"{name}.ipynb" for name in ("first", "second")]
     for path, own in zip(paths, ("shared = 1\nlayers = 2\nseed = 1", "shared = 1\ncount = 3\nseed = 2")):
         cell = nbformat.v4.new_code_cell(own, metadata={"tags": ["parameters"]})
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("print(vars().get('layers'), shared)")]), path)
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("print(vars().get('layers'), shared)")]),
+            path,
+        )
     report = make_report({"layers": 5, "shared": 7}, tmp_path / "run", list(map(str, paths)))
     assert report.failures == ()
     printed = [nbformat.read(tmp_path / "run" / path.name, as_version=4).cells[-1].outputs[0].text for path in paths]
@@ -217,18 +236,27 @@ def test_a_reader_who_went_away_is_no_refusal_to_write():
 
 
 def test_what_would_be_fetched_is_described(tmp_path):
-    """Outputs and text that load from the network or from files beside the notebook; small pictures beside it are embedded."""
+    """Outputs and text that load from the network or from files beside the notebook; small pictures beside it are
+    embedded.
+    """
     (tmp_path / "beside.svg").write_text("<svg/>")
     outputs = [
         '<script src="https://cdn.example.org/plot.js"></script><script>inline()</script>',
-        '<style>@import "https://example.org/a.css"; b {background: url(https://example.org/b.png); color: red}</style>',
+        '<style>@import "https://example.org/a.css"; b'
+        " {background: url(https://example.org/b.png); color: red}</style>",
         '<iframe src="elsewhere.html"></iframe><iframe srcdoc="&lt;b&gt;within&lt;/b&gt;"></iframe>',
     ]
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Slider(value=3)"}
-    cell = nbformat.v4.new_code_cell("show()", outputs=[
-        nbformat.v4.new_output("display_data", data=data) for data in [{"text/html": html} for html in outputs] + [widget]
-    ])
-    text = nbformat.v4.new_markdown_cell("![near](beside.svg) ![far](https://example.org/far.png)\n\n$\\unknown{$ and $x_1$")
+    cell = nbformat.v4.new_code_cell(
+        "show()",
+        outputs=[
+            nbformat.v4.new_output("display_data", data=data)
+            for data in [{"text/html": html} for html in outputs] + [widget]
+        ],
+    )
+    text = nbformat.v4.new_markdown_cell(
+        "![near](beside.svg) ![far](https://example.org/far.png)\n\n$\\unknown{$ and $x_1$"
+    )
     marker = nbformat.v4.new_markdown_cell("marker", metadata={"tags": ["papermill-error-cell-tag"]})
     node = nbformat.v4.new_notebook(cells=[text, cell, marker])
     node.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
@@ -256,5 +284,9 @@ def test_metrics_keep_the_other_sections(tmp_path):
 def test_the_facts_of_the_footer(monkeypatch):
     monkeypatch.setattr(report_module, "git_state", lambda: "abc with uncommitted changes")
     facts = report_module._facts({"seed": 3, "steps": 0}, [], 61.0)
-    assert facts["seed"] == "3" and facts["commit"] == "abc with uncommitted changes" and facts["duration"].startswith("1:01")
+    assert (
+        facts["seed"] == "3"
+        and facts["commit"] == "abc with uncommitted changes"
+        and facts["duration"].startswith("1:01")
+    )
     assert "python 3" in facts["versions"] and "diffusers" in facts["versions"]

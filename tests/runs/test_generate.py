@@ -1,4 +1,6 @@
-"""Pictures from the tiny pipeline: the same for a seed whatever they are made with, and the set that shows what was learned."""
+"""Pictures from the tiny pipeline: the same for a seed whatever they are made with, and the set that shows what was
+learned.
+"""
 
 import numpy as np
 import pytest
@@ -31,7 +33,10 @@ def test_a_picture_depends_on_its_seed_and_number_alone(tiny_pipe):
 
 def test_the_settings_give_the_seed_if_none_is_named(tiny_pipe):
     config = emoji(inference_steps=2, seed=9)
-    assert difference(generate(tiny_pipe, "a cat", config=config), generate(tiny_pipe, "a cat", seed=9, config=config)) == 0
+    assert (
+        difference(generate(tiny_pipe, "a cat", config=config), generate(tiny_pipe, "a cat", seed=9, config=config))
+        == 0
+    )
 
 
 def test_neighbouring_seeds_share_no_picture():
@@ -41,7 +46,14 @@ def test_neighbouring_seeds_share_no_picture():
 
 def test_progress_counts_the_pictures(tiny_pipe):
     calls = []
-    generate(tiny_pipe, "a", count=5, config=emoji(inference_steps=1), batch_size=2, progress=lambda *call: calls.append(call))
+    generate(
+        tiny_pipe,
+        "a",
+        count=5,
+        config=emoji(inference_steps=1),
+        batch_size=2,
+        progress=lambda *call: calls.append(call),
+    )
     assert calls == [(2, 5), (4, 5), (5, 5)]
 
 
@@ -54,7 +66,9 @@ def test_an_unknown_modifier_a_long_prompt_or_a_negative_seed_is_refused(tiny_pi
         generate(tiny_pipe, "a cat", seed=-1, config=CONFIG)
 
 
-@pytest.mark.parametrize("change, words", [({"resolution": 60}, "not a multiple of 8"), ({"inference_steps": 1000}, "at most 999")])
+@pytest.mark.parametrize(
+    "change, words", [({"resolution": 60}, "not a multiple of 8"), ({"inference_steps": 1000}, "at most 999")]
+)
 def test_settings_that_the_model_cannot_sample_with_are_refused(tiny_pipe, change, words):
     with pytest.raises(UserError, match=words):
         generate(tiny_pipe, "a cat", config=emoji(**change))

@@ -1,4 +1,6 @@
-"""What was learned loads in stock diffusers and gives the same UNet outputs; what does not fit is refused with the reason."""
+"""What was learned loads in stock diffusers and gives the same UNet outputs; what does not fit is refused with the
+reason.
+"""
 
 import dataclasses
 import json
@@ -112,7 +114,11 @@ def test_an_inpainting_sister_takes_it(trained, new_tiny_pipe):
     pipe.unet.load_state_dict(weights, strict=False)
     load_learned(pipe, folder)
     learned = dict(donor.unet.named_parameters())
-    kept = [name for name, value in pipe.unet.named_parameters() if "attn2.to_" in name and torch.equal(value, learned[name])]
+    kept = [
+        name
+        for name, value in pipe.unet.named_parameters()
+        if "attn2.to_" in name and torch.equal(value, learned[name])
+    ]
     assert len(kept) == 7 * 5  # query, key, value, and the output's weight and bias of each layer
     assert outputs(pipe).shape == (1, 4, 16, 16)
 
@@ -189,7 +195,9 @@ def test_truncated_and_missing_files(name, run, tiny_pipe):
     whole = (run / name).read_bytes()
     for part in (whole[: len(whole) // 2], whole[:5], b""):
         (run / name).write_bytes(part)
-        refused(tiny_pipe, run, f"{name} is truncated or not a safetensors file .*: delete it and train or copy it again")
+        refused(
+            tiny_pipe, run, f"{name} is truncated or not a safetensors file .*: delete it and train or copy it again"
+        )
     (run / name).unlink()
     refused(tiny_pipe, run, f"There is no file .*{name}")
 

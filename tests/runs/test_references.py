@@ -1,4 +1,4 @@
-"""References: the shipped ones are what the world draws, and one's own get prompts that suit any number of any classes."""
+"""References: the shipped ones are what the world draws, and one's own get prompts that suit any classes."""
 
 import json
 
@@ -56,7 +56,9 @@ def test_a_shipped_reference_is_what_the_world_draws(name):
     assert reference.classes == tuple(thing.design.class_ for thing in scene.things)
     wears = [thing.design.eyes is not None for thing in scene.things]
     assert reference.prompts == prompts_for(wears, scene.place)
-    assert [len(prompts) for prompts in (reference.prompts.combined, *reference.prompts.independent)] == [10] * (1 + len(wears))
+    assert [len(prompts) for prompts in (reference.prompts.combined, *reference.prompts.independent)] == [10] * (
+        1 + len(wears)
+    )
     worn = [any("wearing" in prompt for prompt in prompts) for prompts in reference.prompts.independent]
     assert worn == wears
 
@@ -78,7 +80,9 @@ def test_templates_become_prompts_for_numbered_concepts():
 def test_one_class_is_not_asked_for_together(picture):
     reference = own_reference(picture, ["cat"])
     found = requests(reference)
-    assert {(request.kind, request.concepts) for request in found} == {("independent", (0,))} and len(found) == len(ALONE) == 10
+    assert {(request.kind, request.concepts) for request in found} == {("independent", (0,))} and len(found) == len(
+        ALONE
+    ) == 10
     assert [request.prompt for request in found[:2]] == ["photo of a <new1> cat", "photo of a <new1> cat on the beach"]
     assert (reference.name, reference.crops, reference.masks) == ("mine", None, None)
 
@@ -100,13 +104,14 @@ def test_equal_classes_have_scores_of_their_own(picture, monkeypatch):
     model.encode_image = model.encode_text = torch.nn.Identity()
     scorer = Scorer("means", model, mean, lambda texts: torch.ones(len(texts), 3), torch.device("cpu"))
     reference = own_reference(picture, ["dog", "dog"])
-    monkeypatch.setattr(run_scores, "generate", lambda pipe, prompt, *, count, seed, config: [reference.picture] * count)
-    scores = score_run(
-        None, scorer, requests(reference), reference.classes, MODIFIERS, reference.picture, None, emoji(), count=1
+    run = RunRecord(reference.classes, MODIFIERS[:2], "", "", None, {})
+    monkeypatch.setattr(
+        run_scores, "draw_pictures", lambda pipe, prompts, *_, **__: iter([reference.picture] * len(prompts))
     )
+    scores = score_run(None, scorer, reference, run, emoji(), count=1)
     assert [found.subject for found in scores] == ["combined", "dog 1", "dog 2"]
     drawn = (PictureSet(request, [reference.picture]) for request in requests(reference))
-    assert score_pictures(scorer, drawn, reference.classes, MODIFIERS, reference.picture, None) == scores
+    assert score_pictures(scorer, drawn, reference, MODIFIERS) == scores
 
 
 def test_what_is_asked_of_a_picture_of_ones_own_suits_any_class():

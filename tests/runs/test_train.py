@@ -1,4 +1,6 @@
-"""Training: only the intended tensors move, the losses go where they should, and a killed run ends as if it had not been."""
+"""Training: only the intended tensors move, the losses go where they should, and a killed run ends as if it had not
+been.
+"""
 
 import dataclasses
 import errno
@@ -14,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from disendiff_lite import training as training_module
 from disendiff_lite.config import METHODS, emoji
 from disendiff_lite.data import Batch
 from disendiff_lite.runs import folder as runs
@@ -24,7 +27,7 @@ from disendiff_lite.runs.train import train
 from disendiff_lite.sampling import make_noiser, sample
 from disendiff_lite.support import files
 from disendiff_lite.support.errors import UserError
-from disendiff_lite.tokens import add_modifiers
+from disendiff_lite.tokens import add_modifiers, find_positions
 from disendiff_lite.trainable import training
 from disendiff_lite.training import reconstruction_loss, training_losses
 
@@ -50,7 +53,9 @@ def quick(method="disendiff", **changes):
 
 def state(pipe):
     parts = {"unet": pipe.unet, "vae": pipe.vae, "text": pipe.text_encoder}
-    return {f"{part}.{name}": value.clone() for part, module in parts.items() for name, value in module.state_dict().items()}
+    return {
+        f"{part}.{name}": value.clone() for part, module in parts.items() for name, value in module.state_dict().items()
+    }
 
 
 def losses_of(records):
@@ -58,18 +63,25 @@ def losses_of(records):
 
 
 def contents(folder):
-    return {name: (folder / name).read_bytes() for name in RUN_FILES}
+    files = {name: (folder / name).read_bytes() for name in RUN_FILES if name != "run.json"}
+    return files | {"run.json": dataclasses.replace(read_run(folder), base="")}  # the same model can have several names
 
 
 def concept_batch(pipe, flags):
     generator = torch.Generator().manual_seed(3)
     latents = torch.randn(len(flags), 4, 16, 16, generator=generator)
-    return Batch(latents, torch.ones(len(flags), 1, 16, 16), [PROMPT if flag else "a cat and a dog" for flag in flags], flags)
+    return Batch(
+        latents, torch.ones(len(flags), 1, 16, 16), [PROMPT if flag else "a cat and a dog" for flag in flags], flags
+    )
 
 
 def losses_on(pipe, batch, config):
     generator = torch.Generator().manual_seed(4)
-    return training_losses(pipe, make_noiser(pipe), batch, config.modifiers[:2], CLASSES, config, generator)
+    captions = [caption for caption, concept in zip(batch.captions, batch.is_concept) if concept]
+    positions = {
+        caption: find_positions(pipe.tokenizer, caption, config.modifiers[:2], CLASSES) for caption in captions
+    }
+    return training_losses(pipe, make_noiser(pipe), batch, positions, config, generator)
 
 
 # What moves
@@ -183,7 +195,7 @@ def test_ablations_are_settings(tiny_pipe):
 
 @pytest.mark.parametrize("change", [{"method": "custom_diffusion"}, {"bind_weight": 0.0, "separate_weight": 0.0}])
 def test_without_calibration_nothing_is_captured(tiny_pipe, image, prior, monkeypatch, change):
-    monkeypatch.setattr(train_module, "capture_attention", None)  # calling it would raise
+    monkeypatch.setattr(training_module, "capture_attention", None)  # calling it would raise
     records = list(train(tiny_pipe, image, CLASSES, quick(**change), prior=prior))
     assert all(np.isnan(record.bind) and record.total == record.reconstruction for record in records)
 
@@ -261,7 +273,9 @@ def test_a_run_folder(uninterrupted):
 
 def test_the_same_seed_trains_the_same(new_tiny_pipe, image, uninterrupted, tmp_path):
     pipe, made = new_tiny_pipe(), []
-    records = train(pipe, image, CLASSES, quick(steps=5), run_dir=tmp_path / "again", prior_progress=lambda *n: made.append(n))
+    records = train(
+        pipe, image, CLASSES, quick(steps=5), run_dir=tmp_path / "again", prior_progress=lambda *n: made.append(n)
+    )
     for record in records:
         if record.step == 3:  # looking on does not disturb
             sample(pipe, [PROMPT], [0], quick())
@@ -273,7 +287,10 @@ def test_the_same_seed_trains_the_same(new_tiny_pipe, image, uninterrupted, tmp_
 
 def test_rates_are_constant_or_fall_along_half_a_cosine(new_tiny_pipe, image):
     def rates(**changes):
-        return [record.learning_rate for record in train(new_tiny_pipe(), image, CLASSES, quick(learning_rate=1e-3, **changes))]
+        return [
+            record.learning_rate
+            for record in train(new_tiny_pipe(), image, CLASSES, quick(learning_rate=1e-3, **changes))
+        ]
 
     assert rates(lr_scheduler="constant") == [1e-3] * 4
     share = math.cos(math.pi / 4) / 2
@@ -306,9 +323,10 @@ def test_a_killed_process_ends_the_same(new_tiny_pipe, image, uninterrupted, tmp
         "import sys, time\n"
         "from disendiff_lite.config import Config\n"
         "from disendiff_lite.models import load_pipeline\n"
-        "from disendiff_lite.train import train\n"
+        "from disendiff_lite.runs.train import train\n"
         "model, image, config, folder = sys.argv[1:]\n"
-        "for record in train(load_pipeline(model, 'cpu'), image, ['cat', 'dog'], Config.load(config), run_dir=folder):\n"
+        "for record in train(load_pipeline(model, 'cpu'), image, ['cat', 'dog'], Config.load(config),"
+        " run_dir=folder):\n"
         "    time.sleep(0.2)\n"
     )
     paths = [model, tmp_path / "image.png", tmp_path / "config.json", folder]
@@ -335,7 +353,7 @@ def test_ctrl_c_anywhere_ends_the_same(new_tiny_pipe, image, uninterrupted, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, where, interrupt)
+        patch.setattr(train_module if where == "save_learned" else training_module, where, interrupt)
         with pytest.raises(KeyboardInterrupt):
             list(train(new_tiny_pipe(), image, CLASSES, config, run_dir=tmp_path))
     assert not read_run(tmp_path).finished

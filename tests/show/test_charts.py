@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from tests.show.test_maps import pixels
 
 from disendiff_lite.evaluate.score import Score
 from disendiff_lite.losses import bind_loss, separate_loss
@@ -21,6 +20,7 @@ from disendiff_lite.show.charts import (
     push,
 )
 from disendiff_lite.training import StepRecord
+from tests.show.test_maps import pixels
 
 
 def records(count: int, calibrated: bool = True) -> list[StepRecord]:
@@ -76,7 +76,9 @@ def test_one_query_has_a_bar_a_word_in_both_panels():
 
 def test_agreement_has_a_panel_a_grid_and_a_line_a_layer():
     values = np.array([[0.2, 0.4], [0.6, 0.8]])
-    figure = plot_agreement({"16x16": {"up 1": values, "all layers": values / 2}, "8x8": {"all layers": values}}, (100, 900))
+    figure = plot_agreement(
+        {"16x16": {"up 1": values, "all layers": values / 2}, "8x8": {"all layers": values}}, (100, 900)
+    )
     left, right = figure.axes
     assert [line.get_label() for line in left.lines] == ["up 1", "all layers"] and len(right.lines) == 1
     assert left.lines[0].get_ydata() == pytest.approx([0.3, 0.7])
@@ -85,7 +87,9 @@ def test_agreement_has_a_panel_a_grid_and_a_line_a_layer():
 
 
 def test_cosines_stand_in_their_cells():
-    figure = plot_cosines(torch.tensor([[1.0, 0.25], [-0.1, 0.5]]), ["a picture", "another"], ["a cat", "a dog on the beach"])
+    figure = plot_cosines(
+        torch.tensor([[1.0, 0.25], [-0.1, 0.5]]), ["a picture", "another"], ["a cat", "a dog on the beach"]
+    )
     (panel,) = figure.axes
     assert [text.get_text() for text in panel.texts] == ["1.00", "0.25", "-0.10", "0.50"]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["a picture", "another"]
@@ -129,8 +133,10 @@ def test_pushes_share_a_scale_around_zero():
 
 
 def test_terms_have_a_panel_each_and_a_line_a_run():
-    curves = {"DisenDiff": {0: {"bind": 1.0, "separate": 0.3}, 50: {"bind": 0.5, "separate": 0.2}},
-              "Custom Diffusion": {0: {"bind": 1.0, "separate": 0.3}}}
+    curves = {
+        "DisenDiff": {0: {"bind": 1.0, "separate": 0.3}, 50: {"bind": 0.5, "separate": 0.2}},
+        "Custom Diffusion": {0: {"bind": 1.0, "separate": 0.3}},
+    }
     figure = plot_terms(curves)
     bind, separate = figure.axes
     assert [panel.get_title(loc="left") for panel in (bind, separate)] == ["bind", "separate"]

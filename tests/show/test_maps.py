@@ -1,4 +1,6 @@
-"""Pictures and maps: something is in them, scales are shared where maps are compared, and nothing is shown or left open."""
+"""Pictures and maps: something is in them, scales are shared where maps are compared, and nothing is shown or left
+open.
+"""
 
 import io
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from disendiff_lite.show.maps import outline_cell, plot_map_grid, show_maps, show_pictures
+from disendiff_lite.show.maps import outline_cell, plot_map_grid, plot_maps, plot_pictures
 from disendiff_lite.support.errors import UserError
 
 WORDS = ("<new1>", "cat", "<new2>", "dog")
@@ -23,7 +25,9 @@ def maps(*shape: int) -> np.ndarray:
 
 
 def pixels(figure) -> np.ndarray:
-    """The figure as it would be saved; checks on the way that it is small and not left open for a notebook to show again."""
+    """The figure as it would be saved; checks on the way that it is small and not left open for a notebook to show
+    again.
+    """
     assert not plt.get_fignums()
     file = io.BytesIO()
     figure.savefig(file, format="png")
@@ -36,7 +40,7 @@ def pictured(figure) -> list:
 
 
 def test_pictures_stand_in_rows_with_crisp_pixels():
-    figure = show_pictures([PICTURE, Image.fromarray(PICTURE)] * 3, list("abcdef"), 4, row_titles=["one", "two"])
+    figure = plot_pictures([PICTURE, Image.fromarray(PICTURE)] * 3, list("abcdef"), 4, row_titles=["one", "two"])
     drawn = pictured(figure)
     assert [ax.get_title() for ax in drawn] == list("abcdef")
     assert np.array_equal(drawn[0].images[0].get_array(), PICTURE)
@@ -45,7 +49,7 @@ def test_pictures_stand_in_rows_with_crisp_pixels():
 
 
 def test_long_titles_are_wrapped_and_large_pictures_shrunk():
-    figure = show_pictures([Image.fromarray(PICTURE).resize((512, 512))], ["photo of a <new1> cat and <new2> dog"])
+    figure = plot_pictures([Image.fromarray(PICTURE).resize((512, 512))], ["photo of a <new1> cat and <new2> dog"])
     assert "\n" in figure.axes[0].get_title()
     assert figure.axes[0].images[0].get_array().shape == (256, 256, 3)
     assert pixels(figure).std() > 10
@@ -53,14 +57,14 @@ def test_long_titles_are_wrapped_and_large_pictures_shrunk():
 
 def test_maps_share_one_scale_unless_each_is_stretched():
     shown = maps(4)
-    figure = show_maps(shown, WORDS, PICTURE)
+    figure = plot_maps(shown, WORDS, PICTURE)
     drawn = pictured(figure)[1:]  # the first is the picture
     assert [ax.get_title() for ax in drawn] == list(WORDS)
     assert {(ax.images[-1].norm.vmin, ax.images[-1].norm.vmax) for ax in drawn} == {(0, np.float32(shown.max()))}
     assert np.allclose(drawn[2].images[-1].get_array(), shown[2])
     assert pixels(figure).std() > 10
 
-    stretched = pictured(show_maps(shown, WORDS, shared_scale=False))
+    stretched = pictured(plot_maps(shown, WORDS, shared_scale=False))
     assert len(stretched) == 4
     for ax in stretched:
         assert ax.images[-1].get_array().min() == 0 and ax.images[-1].get_array().max() == pytest.approx(1)
@@ -80,12 +84,12 @@ def test_a_grid_of_maps_has_a_row_a_run_and_one_colour_bar(pictures, panels):
 
 def test_pictures_and_maps_can_stand_in_a_larger_figure():
     figure, axes = plt.subplots(2, 1, figsize=(7, 4), layout="constrained")
-    assert show_pictures([PICTURE] * 3, ax=axes[0]) is figure
-    assert show_maps(maps(4), WORDS, PICTURE, ax=axes[1]) is figure
+    assert plot_pictures([PICTURE] * 3, ax=axes[0]) is figure
+    assert plot_maps(maps(4), WORDS, PICTURE, ax=axes[1]) is figure
     plt.close(figure)
     assert pixels(figure).std() > 10
     with pytest.raises(UserError, match="subplots"):
-        show_pictures([PICTURE], ax=figure.add_axes((0, 0, 1, 1)))
+        plot_pictures([PICTURE], ax=figure.add_axes((0, 0, 1, 1)))
 
 
 def test_a_frame_goes_around_the_cell_and_leaves_the_original():

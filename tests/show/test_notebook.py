@@ -65,7 +65,9 @@ def test_a_run_that_is_only_loaded_is_drawn_too(shown, tmp_path):
 
 def record_of(value) -> AttentionRecord:
     maps = {"16x16": np.full((1, 1, 1, 1, 16, 16), value, dtype=np.float16)}
-    return AttentionRecord("a cat", ("cat",), (2,), ("class",), (500,), np.zeros((8, 8, 3), np.uint8), {"16x16": ("mid",)}, maps)
+    return AttentionRecord(
+        "a cat", ("cat",), (2,), ("class",), (500,), np.zeros((8, 8, 3), np.uint8), {"16x16": ("mid",)}, maps
+    )
 
 
 def test_maps_are_kept_every_so_many_steps(tmp_path):

@@ -4,12 +4,12 @@ import io
 import time
 
 import pytest
+from tqdm.notebook import tqdm as tqdm_notebook
 
 from disendiff_lite.support import progress as progress_module
 from disendiff_lite.support.progress import (
     BarProgress,
     ChannelProgress,
-    DisplayProgress,
     Progress,
     clock,
     followed,
@@ -23,6 +23,7 @@ from disendiff_lite.training import StepRecord
 @pytest.fixture
 def now(monkeypatch):
     """A clock that stands still until it is set, in seconds."""
+
     class Clock:
         value = 100.0
 
@@ -44,7 +45,9 @@ def test_records_pass_through_and_lines_are_few(now, capsys):
     assert [r.step for r in records] == list(range(3, 101))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "training 3/100, loss 0.2500"
-    assert lines[1] == "training 13/100, loss 0.2500, 1:27 left"  # at the speed of this run, whatever the earlier one took
+    assert (
+        lines[1] == "training 13/100, loss 0.2500, 1:27 left"
+    )  # at the speed of this run, whatever the earlier one took
     assert lines[-1] == "training 100/100, loss 0.2500, took 1:37" and len(lines) == 11
 
 
@@ -83,7 +86,7 @@ def test_which_display(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     assert type(open_progress("x", 1)) is Progress  # papermill: lines, not a bar that nobody draws
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
-    assert type(open_progress("x", 1)) is DisplayProgress
+    assert isinstance(open_progress("x", 1).bar, tqdm_notebook)
     monkeypatch.setenv(progress_module.CHANNEL, str(tmp_path / "channel"))
     assert type(open_progress("x", 1)) is ChannelProgress
 
@@ -99,23 +102,15 @@ def test_a_bar_in_a_terminal(monkeypatch):
     assert "10/10" in terminal.getvalue() and "loss 0.2500" in terminal.getvalue()
 
 
-def test_a_bar_in_a_live_notebook_leaves_one_line(monkeypatch):
-    shown = []
-
-    class Handle:
-        def update(self, data, raw):
-            shown.append(data)
-
-    def display(data, raw, display_id):
-        shown.append(data)
-        return Handle()
-
+def test_a_bar_in_a_live_notebook(monkeypatch):
     monkeypatch.setattr(progress_module, "_in_kernel", lambda: True)
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
-    monkeypatch.setattr("IPython.display.display", display)
-    list(progress(map(record, range(1, 4)), total=3))
-    assert "<progress" in shown[0]["text/html"] and "<progress" not in shown[-1]["text/html"]
-    assert shown[-1]["text/plain"].startswith("training 3/3, loss 0.2500, took")
+    bar = open_progress("training", 3)
+    for step in (2, 3):  # a run that goes on after step 1
+        bar.update(step, "loss 0.2500")
+    bar.close()
+    assert isinstance(bar.bar, tqdm_notebook) and bar.bar.n == 3 and bar.bar.initial == 1
+    assert "loss 0.2500" in bar.bar.container.children[2].value
 
 
 def test_a_channel_is_followed(monkeypatch, tmp_path, capsys):

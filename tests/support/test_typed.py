@@ -8,9 +8,15 @@ from disendiff_lite.support.typed import check_kind, typed_settings
 
 
 def test_settings_get_the_type_of_their_key():
-    changes = config_changes(["steps = 30", "learning_rate=1e-4", "suppress=False", "modifiers=<a>,<b>", "template=a {}=b"])
+    changes = config_changes(
+        ["steps = 30", "learning_rate=1e-4", "suppress=False", "modifiers=<a>,<b>", "template=a {}=b"]
+    )
     assert changes == {
-        "steps": 30, "learning_rate": 1e-4, "suppress": False, "modifiers": ("<a>", "<b>"), "template": "a {}=b"
+        "steps": 30,
+        "learning_rate": 1e-4,
+        "suppress": False,
+        "modifiers": ("<a>", "<b>"),
+        "template": "a {}=b",
     }
     kinds = {"numbers": list, "anything": type(None), "text": str}
     settings = ["numbers=[1, 2]", "anything='x'", "text="]

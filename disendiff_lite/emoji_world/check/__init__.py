@@ -1,0 +1,1 @@
+"""Judge the embedded model, and find its settings."""

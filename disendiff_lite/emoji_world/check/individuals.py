@@ -1,7 +1,8 @@
-"""Can the embedded model learn an individual that it never saw? Learn some from one picture each, and see whether it is recognised.
+"""Can the embedded model learn an individual that it never saw? Learn some from one picture each, and try to tell.
 
-A picture counts when the scorer finds it more like the individual's own sprite than like any of nineteen others of its class, which
-differ from it in design, in colour or in both. How often the scorer is right about *drawn* pictures of the individual stands beside.
+A picture counts when the scorer finds it more like the individual's own sprite than like any of nineteen others of its
+class, which differ from it in design, in colour or in both. How often the scorer is right about *renderings* of the
+individual stands beside.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 
 from disendiff_lite.config import Config
+from disendiff_lite.emoji_world.check.table import Row, share_row
 from disendiff_lite.emoji_world.draw.draw_references import crop
 from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, render
 from disendiff_lite.emoji_world.draw.views import mean_colour, picture_of, random_individual
 from disendiff_lite.emoji_world.draw.world import HELD_OUT_HUES, classes, designs_of, hue_colour
-from disendiff_lite.evaluate.clip import Scorer, embed_pictures
+from disendiff_lite.evaluate.clip import Scorer, embed_pictures, load_scorer
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.runs.generate import generate
 from disendiff_lite.runs.train import train
@@ -24,15 +26,16 @@ from disendiff_lite.runs.train import train
 CANDIDATES = 20  # the individual and others of its class
 LEAST_DIFFERENCE = 0.15  # between the mean colours (RGB in [0, 1]) of two individuals of one design
 PLACE, CENTRE, SIZE = "beach", (32.0, 38.0), 36.0
+METHODS = {"dreambooth": ("by the whole UNet", 0.90), "custom_diffusion": ("by keys and values", 0.75)}  # name, target
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """Whether each picture of one individual was recognised: generated ones, bool (N,), and drawn ones, bool (M,)."""
+class Recognition:
+    """Whether one individual was recognised: in each generated picture, bool (N,), and in each rendering, bool (M,)."""
 
     class_: str
-    generated: np.ndarray
-    drawn: np.ndarray
+    pictures: np.ndarray
+    renderings: np.ndarray
 
 
 def unseen_individuals(count: int, seed: int) -> list[Thing]:
@@ -50,41 +53,64 @@ def unseen_individuals(count: int, seed: int) -> list[Thing]:
 
 def rivals(individual: Thing, rng: np.random.Generator) -> list[Thing]:
     """CANDIDATES - 1 others of the individual's class, no two of them alike."""
-    found = [individual]
-    while len(found) < CANDIDATES:
+    candidates = [individual]
+    while len(candidates) < CANDIDATES:
         other = replace(random_individual(rng, individual.design.class_), centre=CENTRE, size=SIZE, flipped=False)
-        if not any(_alike(other, one) for one in found):
-            found.append(other)
-    return found[1:]
+        if not any(_alike(other, one) for one in candidates):
+            candidates.append(other)
+    return candidates[1:]
 
 
 def _alike(a: Thing, b: Thing) -> bool:
     return a.design == b.design and np.linalg.norm(mean_colour(a) - mean_colour(b)) < LEAST_DIFFERENCE
 
 
-def recognised(scorer: Scorer, pictures: list[Image.Image], candidates: list[Thing], rng: np.random.Generator) -> np.ndarray:
+def recognise(
+    scorer: Scorer, pictures: list[Image.Image], candidates: list[Thing], rng: np.random.Generator
+) -> np.ndarray:
     """Whether the first candidate is the best match of each picture: bool (number of pictures,).
 
-    A candidate is compared by the mean embedding of its crops from two backgrounds, for the background is not what is asked.
+    A candidate is compared by the mean embedding of its crops from two backgrounds, for these are not what is asked.
     """
     scenes = [render(Scene((thing,), place, ""), rng) for thing in candidates for place in (PLACE, "room")]
-    crops = embed_pictures(scorer, [crop(scene, 0) for scene in scenes]).unflatten(0, (len(candidates), 2)).mean(dim=1)  # (C, dim)
+    crops = embed_pictures(scorer, [crop(scene, 0) for scene in scenes])  # (2 * C, dim)
+    crops = crops.unflatten(0, (len(candidates), 2)).mean(dim=1)  # (C, dim)
     cosines = embed_pictures(scorer, pictures) @ torch.nn.functional.normalize(crops, dim=1).T  # (P, C)
     return (cosines.argmax(dim=1) == 0).numpy()
 
 
 def learn_individuals(
     model: str, scorer: Scorer, config: Config, *, count: int, pictures: int, seed: int
-) -> Iterator[Recognised]:
-    """Learn `count` unseen individuals one after the other by `config`, each from one picture; generate `pictures` of each."""
+) -> Iterator[Recognition]:
+    """Learn `count` unseen individuals one after the other, each from one picture; generate `pictures` of each."""
     for index, individual in enumerate(unseen_individuals(count, seed)):
         rng = np.random.default_rng([7, seed, index])
         class_ = individual.design.class_
         reference = render(Scene((individual,), PLACE, ""), rng)
         candidates = [individual, *rivals(individual, rng)]
-        drawn = [Image.fromarray(picture_of([individual], rng).picture) for _ in range(pictures)]
+        renderings = [Image.fromarray(picture_of([individual], rng).picture) for _ in range(pictures)]
         pipe = load_pipeline(model)
         for _ in train(pipe, Image.fromarray(reference.picture), [class_], config):
             pass
-        made = generate(pipe, f"photo of a {config.modifiers[0]} {class_}", count=pictures, seed=seed, config=config)
-        yield Recognised(class_, recognised(scorer, made, candidates, rng), recognised(scorer, drawn, candidates, rng))
+        prompt = f"photo of a {config.modifiers[0]} {class_}"
+        generated = generate(pipe, prompt, count=pictures, seed=seed, config=config)
+        yield Recognition(class_, *(recognise(scorer, part, candidates, rng) for part in (generated, renderings)))
+
+
+def learned_rows(model: str, config: Config, *, count: int, pictures: int, seed: int) -> list[Row]:
+    """How often an individual that was learned from one picture is recognised, a row for each of METHODS."""
+    rows, scorer = [], load_scorer("emoji")
+    for method, (name, target) in METHODS.items():
+        results, settings = [], config.for_method(method)
+        for result in learn_individuals(model, scorer, settings, count=count, pictures=pictures, seed=seed):
+            results.append(result)
+            print(
+                f"{method} learned {len(results)}/{count} individuals: {result.pictures.mean():.0%} of {pictures} "
+                f"pictures of the {result.class_} recognised, {result.renderings.mean():.0%} of drawn ones",
+                flush=True,
+            )
+        recognised = np.concatenate([result.pictures for result in results])
+        by_scorer = float(np.concatenate([result.renderings for result in results]).mean())
+        chance = 1 / CANDIDATES
+        rows.append(share_row(f"individual learned {name}", recognised, target=target, chance=chance, judge=by_scorer))
+    return rows

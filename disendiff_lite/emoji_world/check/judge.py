@@ -1,9 +1,11 @@
-"""The judge: a small network that says what is in a 64 px picture of the emoji world, trained on pictures whose truth is known.
+"""The judge: a small network that says what is in a 64 px picture of the emoji world, trained on renderings.
 
-It decides whether generated pictures follow their prompts, so it learns from renderings alone and never sees the measured model's text
-encoder. For every cell of an 8x8 grid it says which design covers it, in which colour, wearing what, and how large that object is; for
-the whole picture, which place and style it shows. A class is the sum of its designs: they look alike in themselves, which a class does
-not, and so they are learned far sooner. `python -m disendiff_lite.emoji_world.judge --help` trains it.
+    python -m disendiff_lite.emoji_world.check.judge --work FOLDER
+
+It decides whether generated pictures follow their prompts, so it never sees the measured model's text encoder. For
+every cell of an 8x8 grid it says which design covers it, in which colour, wearing what, and how large that object is;
+for the whole picture, which place and style it shows. A class is the sum of its designs: they look alike in themselves,
+which a class does not, and so they are learned far sooner.
 """
 
 import argparse
@@ -22,14 +24,16 @@ from disendiff_lite.emoji_world.draw.dataset import MOST_THINGS
 from disendiff_lite.emoji_world.draw.views import ACCESSORIES, COLOUR_WORDS, PLACES, STYLE_NAMES, Views, cached_views
 from disendiff_lite.emoji_world.draw.world import classes, designs
 from disendiff_lite.emoji_world.train.scorer import degrade, sight
+from disendiff_lite.emoji_world.train.vae import through_autoencoder
 from disendiff_lite.support.errors import UserError, run_main
 from disendiff_lite.support.paths import EMBEDDED_MODEL, JUDGE
 
 BATCH, LEARNING_RATE = 32, 2e-3
-TYPICAL_SHARE = 0.5  # of the individuals to learn from: the measured model mostly draws typical looks, yet any design may be asked about
+# Of the individuals to learn from: the measured model mostly draws typical looks, yet any design may be asked about.
+TYPICAL_SHARE = 0.5
 CELLS = 8  # a side
 NOTHING = len(designs())  # the design of a cell that no object covers
-CELL_SPLIT = (NOTHING + 1, len(COLOUR_WORDS), len(ACCESSORIES), 1)  # what a cell's numbers are: design, colour, worn, log2 size
+CELL_SPLIT = (NOTHING + 1, len(COLOUR_WORDS), len(ACCESSORIES), 1)  # of a cell: design, colour, worn, log2 size
 PICTURE_SPLIT = (len(PLACES), len(STYLE_NAMES))
 SIZE_UNIT = 32.0  # pixels
 
@@ -40,7 +44,7 @@ class Findings:
 
     areas: np.ndarray  # (B, C): cells of the 8x8 grid in which nothing is likelier than the class
     designs: np.ndarray  # (B, C): index of the likeliest design of that class
-    colours: np.ndarray  # (B, C): index in COLOUR_WORDS of the nearest colour word, of the object of that class if there is one
+    colours: np.ndarray  # (B, C): index in COLOUR_WORDS of the word nearest to that object's colour
     accessories: np.ndarray  # (B, C): index in ACCESSORIES
     sizes: np.ndarray  # (B, C): longest side, pixels
     places: np.ndarray  # (B,): index in PLACES
@@ -74,13 +78,15 @@ class Judge(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(*_convolution(3, 24, 3, 2), nn.ReLU())  # 32x32
-        self.fine, self.middle, self.coarse = _halve(24, 48, 1), _halve(48, 96, 2), _halve(96, 192, 2)  # 16x16, 8x8, 4x4
+        self.fine = _halve(24, 48, 1)  # 16x16
+        self.middle = _halve(48, 96, 2)  # 8x8
+        self.coarse = _halve(96, 192, 2)  # 4x4
         self.up = nn.Sequential(*_convolution(192 + 96, 160, 1), nn.ReLU(), _Residual(160))
         self.cells = nn.Conv2d(160, sum(CELL_SPLIT), 1)
         self.picture = nn.Linear(192 + 96 + 48, sum(PICTURE_SPLIT))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pictures (B, 3, 64, 64) in [-1, 1] -> cells (B, sum(CELL_SPLIT), 8, 8) and picture (B, sum(PICTURE_SPLIT)), logits."""
+        """Pictures (B, 3, 64, 64) in [-1, 1] -> logits (B, sum(CELL_SPLIT), 8, 8) and (B, sum(PICTURE_SPLIT))."""
         fine = self.fine(self.stem(x))  # (B, 48, 16, 16)
         middle = self.middle(fine)  # (B, 96, 8, 8)
         coarse = self.coarse(middle)  # (B, 192, 4, 4)
@@ -92,7 +98,7 @@ class Judge(nn.Module):
 def load_judge(path: Path = JUDGE) -> Judge:
     """The trained judge, in float32, in eval mode. Raises UserError if there is no such file."""
     if not Path(path).is_file():
-        raise UserError(f"There is no judge {path}: train it with python -m disendiff_lite.emoji_world.judge.")
+        raise UserError(f"There is no judge {path}: train it with python -m disendiff_lite.emoji_world.check.judge.")
     judge = Judge()
     judge.load_state_dict(load_file(path))
     return judge.eval()
@@ -102,7 +108,7 @@ def load_judge(path: Path = JUDGE) -> Judge:
 def judge_pictures(judge: Judge, pictures: np.ndarray) -> Findings:
     """What the judge sees in pictures, uint8 (B, 64, 64, 3)."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, 64, 64)
-    cells, picture = (torch.cat(parts) for parts in zip(*map(judge, x.split(64))))
+    cells, picture = (torch.cat(parts) for parts in zip(*map(judge, x.split(64)), strict=True))
     design, colour, worn, size = cells.flatten(2).split(CELL_SPLIT, dim=1)  # (B, ..., 64)
     belongs = torch.tensor([[float(d.class_ == name) for d in designs()] for name in classes()])  # (C, designs)
     likely = design.softmax(dim=1)  # (B, designs + 1, 64)
@@ -130,7 +136,8 @@ def judge_pictures(judge: Judge, pictures: np.ndarray) -> Findings:
 def judge_loss(cells: torch.Tensor, picture: torch.Tensor, truth: dict[str, torch.Tensor]) -> torch.Tensor:
     """Sum of the cross-entropies of all that a judge says, and the absolute error of log2 size.
 
-    truth: design, colour, worn int (B, 8, 8), -1 where nothing is asked; size float (B, 8, 8), nan likewise; place, style int (B,).
+    truth: design, colour, worn int (B, 8, 8), -1 where nothing is asked; size float (B, 8, 8), nan likewise; place,
+        style int (B,).
     """
     design, colour, worn, size = cells.split(CELL_SPLIT, dim=1)
     place, style = picture.split(PICTURE_SPLIT, dim=1)
@@ -144,9 +151,10 @@ def judge_loss(cells: torch.Tensor, picture: torch.Tensor, truth: dict[str, torc
 
 
 def coarse_owners(owners: np.ndarray) -> np.ndarray:
-    """Owner maps (B, 16, 16) -> int64 (B, 8, 8): the thing that has at least two of the four cells, 0 where none has."""
+    """Owner maps (B, 16, 16) -> int64 (B, 8, 8): the thing that has at least two of four cells, 0 where none has."""
     fours = owners.reshape(len(owners), CELLS, 2, CELLS, 2)
-    counts = np.stack([(fours == thing).sum(axis=(2, 4)) for thing in range(1, MOST_THINGS + 1)], axis=1)  # (B, K, 8, 8)
+    counts = [(fours == thing).sum(axis=(2, 4)) for thing in range(1, MOST_THINGS + 1)]
+    counts = np.stack(counts, axis=1)  # (B, K, 8, 8)
     return np.where(counts.max(axis=1) >= 2, 1 + counts.argmax(axis=1), 0)
 
 
@@ -171,30 +179,20 @@ def ground_truth(views: Views, rows: np.ndarray, view: np.ndarray, flipped: np.n
     return truth
 
 
-@torch.no_grad()
-def through_autoencoder(pictures: np.ndarray, vae: AutoencoderKL, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Pictures, uint8 (B, 64, 64, 3), as the autoencoder gives them back; with `rng`, from latents that are disturbed a little."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    latents = vae.encode(x).latent_dist.mode()
-    if rng is not None:
-        noise = rng.normal(size=latents.shape) * rng.uniform(0, 0.2, (len(x), 1, 1, 1))
-        latents = latents + torch.from_numpy(noise).float() * latents.std()
-    decoded = vae.decode(latents).sample.clamp(-1, 1)
-    return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
 def train_judge(judge: Judge, views: Views, *, steps: int, seed: int) -> None:
     """Train a judge in place for `steps` batches on the CPU, printing progress; it ends in eval mode."""
     judge.to(memory_format=torch.channels_last).train()
     forward = torch.compile(judge)
     optimiser = torch.optim.AdamW(judge.parameters(), LEARNING_RATE, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.05, final_div_factor=100)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    schedule = one_cycle(optimiser, LEARNING_RATE, steps, pct_start=0.05, final_div_factor=100)
     started, average = time.perf_counter(), 0.0
     for step in range(steps):
         rng = np.random.default_rng([seed, step])
         rows, view, flipped = rng.integers(len(views), size=BATCH), rng.integers(2, size=BATCH), rng.random(BATCH) < 0.5
         x = degrade(sight(views.pictures[rows, view], np.tile([0, 0, 64, 64], (BATCH, 1)), flipped), rng)
-        loss = judge_loss(*forward(x.contiguous(memory_format=torch.channels_last)), ground_truth(views, rows, view, flipped))
+        logits = forward(x.contiguous(memory_format=torch.channels_last))
+        loss = judge_loss(*logits, ground_truth(views, rows, view, flipped))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
@@ -212,9 +210,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder where the drawn pictures are kept")
     parser.add_argument("--out", type=Path, default=JUDGE, help="where the judge goes (default: %(default)s)")
     parser.add_argument("--start", type=Path, help="a trained judge to start from instead of from nothing")
-    parser.add_argument("--vae", type=Path, default=EMBEDDED_MODEL / "vae",
-                        help="autoencoder through which a quarter of the pictures go (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--groups", type=int, default=32_000, help="groups of individuals to draw (default: %(default)s)")
+    parser.add_argument(
+        "--vae",
+        type=Path,
+        default=EMBEDDED_MODEL / "vae",
+        help="autoencoder through which a quarter of the pictures go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--groups", type=int, default=32_000, help="groups of individuals to draw (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=8_000, help="batches of 32 pictures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -223,13 +227,15 @@ def main() -> None:
     print("sending a quarter of the pictures through the autoencoder", flush=True)
     for start in range(0, len(views) // 2, 50):
         part = slice(start, start + 50)
-        views.pictures[part, 1] = through_autoencoder(views.pictures[part, 1], vae, np.random.default_rng([options.seed, start]))
+        rng = np.random.default_rng([options.seed, start])
+        views.pictures[part, 1] = through_autoencoder(views.pictures[part, 1], vae, rng)
     torch.manual_seed(options.seed)
     judge = load_judge(options.start) if options.start else Judge()
     # A judge that is trained on sees other batches than before.
     train_judge(judge, views, steps=options.steps, seed=options.seed + bool(options.start))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}, options.out)
+    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
+    save_file(tensors, options.out)
 
 
 if __name__ == "__main__":

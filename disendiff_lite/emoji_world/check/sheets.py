@@ -1,10 +1,11 @@
 """Sheets by which the embedded model can be judged at a glance, written as PNG files beside it.
 
-    python -m disendiff_lite.emoji_world.contact_sheets prompts                       64 prompts, one picture each
-    python -m disendiff_lite.emoji_world.contact_sheets personalised cat_dog ...      reference, combined, each alone, a row a pair
-    python -m disendiff_lite.emoji_world.contact_sheets training                      the course of its training, from training.csv
+    python -m disendiff_lite.emoji_world.check.sheets prompts                   64 prompts, one picture each
+    python -m disendiff_lite.emoji_world.check.sheets personalised cat_dog ...  rows: reference, both, each alone
+    python -m disendiff_lite.emoji_world.check.sheets training                  the course of training, of training.csv
 
-The second trains every named pair (by default the ten) with the `emoji()` preset; the names of its pairs go into its file's name.
+The second trains every named pair (by default the ten) with the `emoji()` preset; the names of its pairs go into its
+file's name.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from PIL import Image
 
 from disendiff_lite.config import emoji
 from disendiff_lite.emoji_world.draw.backgrounds import PHRASES
-from disendiff_lite.emoji_world.draw.draw_references import PAIRS
+from disendiff_lite.emoji_world.draw.pairs import PAIRS
 from disendiff_lite.emoji_world.draw.scenes import STYLES
 from disendiff_lite.emoji_world.draw.world import COLOURS, classes
 from disendiff_lite.models import load_pipeline
@@ -42,7 +43,9 @@ def sheet_prompts() -> list[str]:
     prompts += [f"photo of a {colours[i % len(colours)]} {names[(3 * i + 16) % 20]} {places[i % 8]}" for i in range(16)]
     prompts += [f"photo of a {names[i]} and a {names[(7 * i + 5) % 20]} {places[(i + 3) % 8]}" for i in range(12)]
     prompts += [f"photo of a {colours[i]} {names[2 * i]} and a {colours[-1 - i]} {names[2 * i + 1]}" for i in range(8)]
-    prompts += [f"photo of a {name} wearing {worn}" for name in ("cat", "dog", "man") for worn in ("a hat", "sunglasses")]
+    prompts += [
+        f"photo of a {name} wearing {worn}" for name in ("cat", "dog", "man") for worn in ("a hat", "sunglasses")
+    ]
     prompts += [f"{style} a {name}" for style in STYLES.values() for name in ("rabbit", "car", "house")]
     return prompts
 
@@ -55,9 +58,11 @@ def _draw(panel, picture: Image.Image, title: str = "", size: float = 5) -> None
 def draw_prompts(pipe, path: Path) -> None:
     """Write the sheet of 64 prompts."""
     prompts = sheet_prompts()
-    pictures = [picture for i in range(0, 64, 16) for picture in sample(pipe, prompts[i : i + 16], range(i, i + 16), emoji())]
+    pictures = []
+    for start in range(0, len(prompts), 16):
+        pictures += sample(pipe, prompts[start : start + 16], range(start, start + 16), emoji())
     figure, panels = plt.subplots(COLUMNS, COLUMNS, figsize=(9, 10.4), layout="constrained")
-    for panel, picture, prompt in zip(panels.flat, pictures, prompts):
+    for panel, picture, prompt in zip(panels.flat, pictures, prompts, strict=True):
         _draw(panel, picture, textwrap.fill(prompt, 26))
         panel.axis("off")
     figure.savefig(path, dpi=130)
@@ -66,19 +71,25 @@ def draw_prompts(pipe, path: Path) -> None:
 
 def draw_personalised(model: str, pairs: list[str], path: Path) -> None:
     """Train each pair and write its row: the reference, both concepts, the first alone, the second alone."""
-    figure, panels = plt.subplots(len(pairs), 1 + 3 * ALONE, figsize=(10.5, 1.28 * len(pairs)), squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(
+        len(pairs), 1 + 3 * ALONE, figsize=(10.5, 1.28 * len(pairs)), squeeze=False, layout="constrained"
+    )
     config = emoji()
-    for row, pair in zip(panels, pairs):
+    for row, pair in zip(panels, pairs, strict=True):
         reference, pipe = load_reference(pair), load_pipeline(model)
-        records = train(pipe, reference.picture, reference.classes, config, prior_progress=progress_callback(f"{pair}: classes"))
+        show_prior = progress_callback(f"{pair}: classes")
+        records = train(pipe, reference.picture, reference.classes, config, prior_progress=show_prior)
         for _ in progress(records, config.steps, pair):
             pass
-        names = [f"{modifier} {class_}" for modifier, class_ in zip(config.modifiers, reference.classes)][:2]
-        asked = [compose_prompt(reference.classes, config.modifiers, config.template), *(f"photo of a {name}" for name in names)]
+        modifiers = config.modifiers[: len(reference.classes)]
+        names = [f"{modifier} {class_}" for modifier, class_ in zip(modifiers, reference.classes, strict=True)][:2]
+        prompts = [compose_prompt(reference.classes, config.modifiers, config.template)]
+        prompts += [f"photo of a {name}" for name in names]
         _draw(row[0], reference.picture, "reference", 7)
-        for place, prompt in enumerate(asked):
+        for place, prompt in enumerate(prompts):
             for number, picture in enumerate(generate(pipe, prompt, count=ALONE, seed=0, config=config)):
-                _draw(row[1 + place * ALONE + number], picture, prompt.removeprefix("photo of ") if number == 1 else "", 7)
+                title = prompt.removeprefix("photo of ") if number == 1 else ""
+                _draw(row[1 + place * ALONE + number], picture, title, 7)
         for panel in row:
             panel.axis("off")
     figure.savefig(path, dpi=130)
@@ -88,7 +99,7 @@ def draw_personalised(model: str, pairs: list[str], path: Path) -> None:
 def draw_training(log: Path, path: Path) -> None:
     """Write the figure of a training log: what the model learned, on unseen scenes, after how many training images.
 
-    log: the CSV file that pretrain_unet.train_unet writes.
+    log: the CSV file that train/unet.py writes.
     """
     with log.open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -120,7 +131,9 @@ def main() -> None:
     parser.add_argument("sheet", choices=("prompts", "personalised", "training"))
     parser.add_argument("pairs", nargs="*", help="for the personalised sheet (default: the ten)")
     parser.add_argument("--model", default=str(EMBEDDED_MODEL), help="(default: the shipped one)")
-    parser.add_argument("--out", type=Path, default=EMBEDDED_MODEL, help="folder for the sheet (default: beside the model)")
+    parser.add_argument(
+        "--out", type=Path, default=EMBEDDED_MODEL, help="folder for the sheet (default: beside the model)"
+    )
     options = parser.parse_args()
     path = options.out / f"{'-'.join([options.sheet, *options.pairs])}.png"
     if options.sheet == "prompts":

@@ -34,19 +34,22 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def share_row(name: str, met: np.ndarray, **columns) -> Row:
+def share_row(name: str, hits: np.ndarray, **columns) -> Row:
     """A row for a share, from one bool for each case."""
-    return Row(name, float(np.mean(met)) if len(met) else math.nan, *wilson(int(np.sum(met)), len(met)), len(met), **columns)
+    share = float(np.mean(hits)) if len(hits) else math.nan
+    return Row(name, share, *wilson(int(np.sum(hits)), len(hits)), len(hits), **columns)
 
 
 def mean_row(name: str, values: np.ndarray, **columns) -> Row:
     """A row for a mean, from one number for each case."""
-    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    mean = float(np.mean(values))
+    half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return Row(name, mean, mean - half, mean + half, len(values), **columns)
 
 
 def table(rows: list[Row]) -> str:
     """The rows as aligned plain text."""
+
     def number(value: float | None, unit: str) -> str:
         if value is None:
             return ""
@@ -56,6 +59,6 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         judge = number(row.judge, "%") + (f" ({row.judge_decoded:.1%})" if row.judge_decoded is not None else "")
         interval = f"{number(row.low, row.unit)} to {number(row.high, row.unit)}"
-        lines.append((row.name, number(row.target, row.unit), number(row.value, row.unit), interval, str(row.count),
-                      number(row.chance, "%"), judge))  # fmt: skip
+        target, value, chance = number(row.target, row.unit), number(row.value, row.unit), number(row.chance, "%")
+        lines.append((row.name, target, value, interval, str(row.count), chance, judge))
     return text_table(lines)

@@ -1,0 +1,1 @@
+"""Draw the world: designs, scenes, references, and probes."""

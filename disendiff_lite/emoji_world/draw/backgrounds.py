@@ -57,7 +57,9 @@ def paint(place: str, rng: np.random.Generator) -> np.ndarray:
         picture = _land((165, 190, 215), (210, 224, 238), (250, 252, 255), (228, 236, 246), horizon)
         draw = ImageDraw.Draw(picture)
         peak = horizon * side * rng.uniform(0.2, 0.5)
-        draw.polygon([(x - 0.45 * side, horizon * side), (x, peak), (x + 0.45 * side, horizon * side)], fill=(190, 205, 224))
+        draw.polygon(
+            [(x - 0.45 * side, horizon * side), (x, peak), (x + 0.45 * side, horizon * side)], fill=(190, 205, 224)
+        )
     elif place == "street":
         picture = _land((14, 16, 42), (36, 38, 80), (52, 54, 62), (70, 72, 82), horizon + 0.1)
         draw = ImageDraw.Draw(picture)
@@ -74,11 +76,15 @@ def paint(place: str, rng: np.random.Generator) -> np.ndarray:
         picture = _land(wall, wall, floor, tuple(c - 14 for c in floor), horizon + 0.18)
         draw = ImageDraw.Draw(picture)
         left, top = x - 0.14 * side, 0.08 * side
-        draw.rectangle((left, top, left + 0.28 * side, top + 0.28 * side), fill=(160, 210, 240), outline=(120, 85, 60), width=4)
+        draw.rectangle(
+            (left, top, left + 0.28 * side, top + 0.28 * side), fill=(160, 210, 240), outline=(120, 85, 60), width=4
+        )
     elif place == "desert":
         picture = _land((250, 200, 130), (252, 228, 180), (205, 130, 62), (226, 158, 88), horizon)
         draw = ImageDraw.Draw(picture)
-        draw.ellipse((x - 0.5 * side, (horizon - 0.1) * side, x + 0.5 * side, (horizon + 0.3) * side), fill=(218, 146, 76))
+        draw.ellipse(
+            (x - 0.5 * side, (horizon - 0.1) * side, x + 0.5 * side, (horizon + 0.3) * side), fill=(218, 146, 76)
+        )
     elif place == "sunset":
         picture = _land((90, 50, 130), (250, 130, 80), (60, 30, 70), (110, 50, 90), horizon + 0.15)
         draw = ImageDraw.Draw(picture)

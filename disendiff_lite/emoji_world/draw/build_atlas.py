@@ -1,10 +1,11 @@
 """Draw the emoji designs named in designs.json into one atlas picture.
 
     npm pack @iconify-json/noto @iconify-json/noto-v1 ...    (see data/emoji-world/designs.json for the sets)
-    python -m disendiff_lite.emoji_world.build_atlas FOLDER_OF_THE_TGZ_FILES
+    python -m disendiff_lite.emoji_world.draw.build_atlas FOLDER_OF_THE_TGZ_FILES
 
-The atlas is committed, so only somebody who changes the designs runs this. Every design is drawn at four times its size, cropped to
-what is visible, and fitted into a 64x64 cell by its longer side, so that "28 pixels" means the same for every design.
+The atlas is committed, so only somebody who changes the designs runs this. Every design is drawn at four times its
+size, cropped to what is visible, and fitted into a 64x64 cell by its longer side, so that "28 pixels" means the same
+for every design.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from disendiff_lite.emoji_world.draw.world import CELL
+from disendiff_lite.emoji_world.draw.world import CELL, design_entries
 from disendiff_lite.support.paths import WORLD
 
 COLUMNS = 16
@@ -37,14 +38,14 @@ def draw_design(icon_set: dict, name: str) -> Image.Image:
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{icon["body"]}</svg>'
     )
-    drawn = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=4 * CELL, height=4 * CELL))))
-    drawn = drawn.convert("RGBA")
-    rows, columns = np.nonzero(np.asarray(drawn)[..., 3] > 40)
-    drawn = drawn.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-    scale = CELL / max(drawn.size)
-    drawn = drawn.resize([max(1, round(side * scale)) for side in drawn.size], Image.LANCZOS)
+    picture = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=4 * CELL, height=4 * CELL))))
+    picture = picture.convert("RGBA")
+    rows, columns = np.nonzero(np.asarray(picture)[..., 3] > 40)
+    picture = picture.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    scale = CELL / max(picture.size)
+    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.LANCZOS)
     sprite = Image.new("RGBA", (CELL, CELL))
-    sprite.paste(drawn, ((CELL - drawn.width) // 2, (CELL - drawn.height) // 2))
+    sprite.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
     return sprite
 
 
@@ -52,13 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=Path, help="folder with the .tgz files that `npm pack` wrote")
     folder = parser.parse_args().packages
-    designs = json.loads((WORLD / "designs.json").read_text())["designs"]
+    designs = design_entries()
     sets = {}
     for prefix in sorted({design["set"] for design in designs}):
-        found = sorted(folder.glob(f"iconify-json-{prefix}-[0-9]*.tgz"))
-        if not found:
+        packages = sorted(folder.glob(f"iconify-json-{prefix}-[0-9]*.tgz"))
+        if not packages:
             parser.error(f"no iconify-json-{prefix}-*.tgz in {folder}: run `npm pack @iconify-json/{prefix}` there")
-        sets[prefix] = read_icon_set(found[-1])
+        sets[prefix] = read_icon_set(packages[-1])
     rows = -(-len(designs) // COLUMNS)
     atlas = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
     for index, design in enumerate(designs):

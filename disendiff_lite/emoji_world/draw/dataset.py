@@ -1,8 +1,8 @@
 """Rendered scenes kept on disk in shards, so that every scene is drawn once and trained on many times.
 
-A shard is one `.npz`: `pictures` uint8 (N, 64, 64, 3); `masks` uint8 (N, 3, 16, 16), each object's share of a latent cell, 0 to 255,
-zero rows where a scene has fewer than three objects; `captions` and `classes` (the class words in caption order, space-separated).
-A shard is written under a temporary name and renamed, so one that exists is whole.
+A shard is one `.npz`: `pictures` uint8 (N, 64, 64, 3); `masks` uint8 (N, 3, 16, 16), each object's share of a latent
+cell, 0 to 255, zero rows where a scene has fewer than three objects; `captions` and `classes` (the class words in
+caption order, space-separated). A shard is written under a temporary name and renamed, so one that exists is whole.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -42,7 +42,7 @@ def _render_shard(path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     scenes = [random_scene(rng) for _ in range(SHARD)]
     masks = np.zeros((SHARD, MOST_THINGS, GRID, GRID), np.uint8)
-    for row, scene in zip(masks, scenes):
+    for row, scene in zip(masks, scenes, strict=True):
         row[: len(scene.things)] = shrink_masks(scene.masks) * 255
     temporary = path.with_suffix(".part.npz")
     np.savez(
@@ -63,11 +63,11 @@ def load_scenes(folder: Path, count: int, *, seed: int = 0, workers: int = 2) ->
     folder.mkdir(parents=True, exist_ok=True)
     seeds = [1_000_000 * (seed + 1) + k for k in range(-(-count // SHARD))]
     paths = [folder / f"scenes-{s}.npz" for s in seeds]
-    missing = [(path, s) for path, s in zip(paths, seeds) if not path.exists()]
+    missing = [(path, s) for path, s in zip(paths, seeds, strict=True) if not path.exists()]
     if missing:
         print(f"drawing {len(missing) * SHARD} scenes into {folder}", flush=True)
         with ProcessPoolExecutor(workers) as pool:
-            list(pool.map(_render_shard, *zip(*missing)))
+            list(pool.map(_render_shard, *zip(*missing, strict=True)))
     shards = [np.load(path) for path in paths]
     captions = [str(c) for shard in shards for c in shard["captions"]][:count]
     classes = [str(c).split() for shard in shards for c in shard["classes"]][:count]

@@ -1,58 +1,29 @@
-"""Draw the reference pictures: the paper's ten pairs and one trio, of individuals that pretraining never saw.
+"""Draw the reference pictures, and of the pairs the probes, into data/references, which is committed.
 
-    python -m disendiff_lite.emoji_world.references        (writes data/references, which is committed)
+    python -m disendiff_lite.emoji_world.draw.draw_references
 
-The folders are as disendiff_lite.references reads them; `reference.json` names the designs, their hues and the place too.
+The folders are as runs/references.py and evaluate/probes.py read them; `reference.json` names the designs, their hues
+and the place too.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from disendiff_lite.emoji_world.draw.backgrounds import PHRASES, SIDE
-from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene, Thing, render
-from disendiff_lite.emoji_world.draw.world import HELD_OUT_HUES, designs_of, hue_colour
+from disendiff_lite.emoji_world.draw.pairs import PAIRS, TUNING_PAIRS, draw
+from disendiff_lite.emoji_world.draw.probes import draw_alone, draw_together
+from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene
+from disendiff_lite.evaluate.probes import ALONE_STRIP, TOGETHER_STRIP, Probes
 from disendiff_lite.runs.references import Prompts, Reference, number_concepts
-from disendiff_lite.support.errors import run_main
+from disendiff_lite.support.errors import check_name, run_main
 from disendiff_lite.support.paths import REFERENCES
 
-# Name -> place and the individuals from left to right: class, held-out design, held-out hue or "" for the artist's own colours.
-PAIRS = {
-    "baby_toy": ("room", ("baby", "baby-light", ""), ("toy", "teddy-bear", "turquoise")),
-    "cat_dog": ("grass", ("cat", "cat-face", "turquoise"), ("dog", "dog-face", "magenta")),
-    "chair_lamp": ("room", ("chair", "chair", "lime"), ("lamp", "red-paper-lantern", "magenta")),
-    "chair_vase": ("beach", ("chair", "seat", "magenta"), ("vase", "amphora", "turquoise")),
-    "cow_bird": ("grass", ("cow", "cow-face", ""), ("bird", "baby-chick", "magenta")),
-    "dog_pig": ("desert", ("dog", "dog-face", "lime"), ("pig", "pig-face", "turquoise")),
-    "horse_dog": ("beach", ("horse", "horse-face", "turquoise"), ("dog", "dog-face", "")),
-    "man_woman": ("street", ("man", "man-beard-medium-dark", ""), ("woman", "woman-light", "")),
-    "mother_child": ("grass", ("mother", "woman-feeding-baby-medium-light", ""), ("child", "girl-medium", "")),
-    "woman_dog": ("snow", ("woman", "woman-curly-hair-medium-dark", ""), ("dog", "dog-face", "turquoise")),
-    "cat_dog_bird": ("beach", ("cat", "cat-face", "magenta"), ("dog", "dog-face", "turquoise"), ("bird", "baby-chick", "lime")),
-}
-# Not among the paper's: for finding settings, so that the ten stay unseen by that too.
-TUNING_PAIRS = {
-    "rabbit_fish": ("desert", ("rabbit", "rabbit-face", "magenta"), ("fish", "fish", "lime")),
-    "house_car": ("snow", ("house", "house", "turquoise"), ("car", "automobile", "magenta")),
-    "plant_fish": ("room", ("plant", "cactus", "magenta"), ("fish", "tropical-fish", "turquoise")),
-}
-
-
-def draw(name: str) -> Scene:
-    """Draw one reference picture; always the same for a name. Raises KeyError for an unknown name."""
-    place, *individuals = (PAIRS | TUNING_PAIRS)[name]
-    size = 33 if len(individuals) == 2 else 23
-    lefts = np.linspace(17, 47, 2) if len(individuals) == 2 else np.linspace(11.5, 52.5, 3)
-    things = []
-    for x, (class_, design, hue) in zip(lefts, individuals):
-        (chosen,) = [d for d in designs_of(class_, held_out=True) if d.name == design]
-        colour = hue_colour(HELD_OUT_HUES[hue], 0.75, 0.85) if hue else None
-        things.append(Thing(chosen, (float(x), 38.0), size, colour))
-    seed = sorted(PAIRS | TUNING_PAIRS).index(name)
-    return render(Scene(tuple(things), place, ""), np.random.default_rng(seed))
+PROBE_SEED = 0
 
 
 def prompts_for(wearers: Sequence[bool], place: str) -> Prompts:
@@ -70,14 +41,15 @@ def prompts_for(wearers: Sequence[bool], place: str) -> Prompts:
 
 
 def crop(scene: Scene, index: int) -> Image.Image:
-    """The part of a drawn scene's picture that one thing takes, with a margin of 1 px. Raises ValueError if nothing of it is seen."""
+    """The part of a scene's picture that one thing takes, with a margin of 1 px. Raises ValueError if it is hidden."""
     rows, columns = np.nonzero(scene.masks[index])
     box = (columns.min() - 1, rows.min() - 1, columns.max() + 2, rows.max() + 2)
     return Image.fromarray(scene.picture).crop(tuple(int(np.clip(edge, 0, SIDE)) for edge in box))
 
 
-def drawn_reference(name: str) -> Reference:
-    """One of PAIRS or TUNING_PAIRS, drawn, as others use a reference. Raises KeyError for an unknown name."""
+def draw_reference(name: str) -> Reference:
+    """One of PAIRS or TUNING_PAIRS as others use a reference. Raises UserError for an unknown name."""
+    check_name(name, PAIRS | TUNING_PAIRS, "pair")
     scene = draw(name)
     wearers = [thing.design.eyes is not None for thing in scene.things]
     return Reference(
@@ -91,14 +63,14 @@ def drawn_reference(name: str) -> Reference:
 
 
 def write(name: str) -> None:
-    """Draw one reference and write its folder."""
-    reference, (place, *individuals) = drawn_reference(name), PAIRS[name]
+    """Draw one reference, and of a pair the probes, and write its folder."""
+    reference, (place, *individuals) = draw_reference(name), PAIRS[name]
     folder = REFERENCES / name
     folder.mkdir(parents=True, exist_ok=True)
     reference.picture.save(folder / "reference.png")
-    for class_, mask, cropped in zip(reference.classes, reference.masks, reference.crops):
+    for class_, mask, part in zip(reference.classes, reference.masks, reference.crops, strict=True):
         Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"mask_{class_}.png")
-        cropped.save(folder / f"crop_{class_}.png")
+        part.save(folder / f"crop_{class_}.png")
     described = {
         "classes": reference.classes,
         "place": place,
@@ -106,7 +78,21 @@ def write(name: str) -> None:
         "hues": [hue or "the artist's" for _, _, hue in individuals],
         "prompts": asdict(reference.prompts),
     }
+    if len(individuals) == 2:
+        alone = [
+            write_strip(draw_alone(name, index, PROBE_SEED), folder / ALONE_STRIP.format(class_))
+            for index, class_ in enumerate(reference.classes)
+        ]
+        together = write_strip(draw_together(name, PROBE_SEED), folder / TOGETHER_STRIP)
+        described["probes"] = {"together": together, "alone": alone}
     (folder / "reference.json").write_text(json.dumps(described, indent=1) + "\n")
+
+
+def write_strip(probes: Probes, path: Path) -> dict:
+    """Write the pictures of one prompt side by side; returns what reference.json says of them."""
+    strip = np.concatenate([np.asarray(picture) for picture in probes.pictures.values()], axis=1)  # (SIDE, n * SIDE, 3)
+    Image.fromarray(strip).save(path)
+    return {"prompt": probes.prompt, "kinds": list(probes.pictures)}
 
 
 def main() -> None:

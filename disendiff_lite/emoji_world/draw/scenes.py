@@ -1,7 +1,8 @@
 """Scenes of the emoji world: what is in a picture, the caption that says (some of) it, the picture, and the true masks.
 
-A `Scene` is drawn from a description (`Thing`s and a place), so the same functions make the random scenes of pretraining, the
-reference pictures, and any scene that a test needs. Pictures are uint8 (64, 64, 3), masks are bool (64, 64), both indexed (y, x).
+A `Scene` is drawn from a description (`Thing`s and a place), so the same functions make the random scenes of
+pretraining, the reference pictures, and any scene that a test needs. Pictures are uint8 (64, 64, 3), masks are bool
+(64, 64), both indexed (y, x).
 """
 
 from dataclasses import dataclass, field, replace
@@ -26,11 +27,12 @@ STYLES = {"pencil": "a pencil drawing of", "sepia": "an old photo of"}
 OPENINGS = ("photo of", "photo of", "photo of", "a picture of", "")
 ACCESSORY_PHRASES = {"hat": "wearing a hat", "sunglasses": "wearing sunglasses"}
 SIZE_WORDS = {"small": (18, 23), "big": (40, 48)}  # longest side, pixels
-# How often designs of these sets are drawn, relative to the others: a class with a typical look is learned from fewer pictures.
+# How often designs of these sets are drawn, relative to the others: a typical look is learned from fewer pictures.
 TYPICAL = {"fluent-emoji-flat": 16, "noto": 4}
-# How often these classes are drawn, relative to the others: they are the hardest to tell apart, people above all when repainted.
+# How often these classes are drawn, relative to the others: the hardest to tell apart, people above all when repainted.
 HARD = {"man": 1.5, "woman": 1.5, "mother": 1.5, "child": 1.5, "baby": 1.5, "lamp": 1.5}
-DISTANCE_PREFIXES = {"far": ("a far away", "very small"), "near": ("zoomed in", "close up")}  # as in the concept augmentation
+# As in the concept augmentation.
+DISTANCE_PREFIXES = {"far": ("a far away", "very small"), "near": ("zoomed in", "close up")}
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,30 @@ class Thing:
     size: float
     colour: tuple[float, float, float] | None = None  # RGB in [0, 1]; None keeps the artist's colours
     colour_word: str = ""  # the word in COLOURS that names `colour`, if any
-    said: frozenset = frozenset()  # which of "colour", "size", "accessory", "look", "shape" the caption says
+    mentions: frozenset = frozenset()  # which of "colour", "size", "accessory", "look", "shape" the caption names
     size_word: str = ""
     accessory: Design | None = None
     flipped: bool = False
 
     def phrase(self) -> str:
         """The noun phrase without its article, such as "big red noto cat wearing a hat"."""
-        words = [self.size_word if "size" in self.said else "", self.colour_word if "colour" in self.said else ""]
-        words += [self.design.look if "look" in self.said else "", self.design.shape if "shape" in self.said else ""]
-        words.append(self.design.class_)
-        words.append(ACCESSORY_PHRASES[self.accessory.class_] if self.accessory and "accessory" in self.said else "")
-        return " ".join(word for word in words if word)
+        words = {
+            "size": self.size_word,
+            "colour": self.colour_word,
+            "look": self.design.look,
+            "shape": self.design.shape,
+            "class": self.design.class_,
+            "accessory": ACCESSORY_PHRASES[self.accessory.class_] if self.accessory else "",
+        }
+        return " ".join(word for kind, word in words.items() if word and kind in {*self.mentions, "class"})
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A described picture. `picture` is uint8 (64, 64, 3); `masks` is bool (number of things, 64, 64), what is visible of each."""
+    """A described picture.
+
+    picture: uint8 (64, 64, 3). masks: bool (number of things, 64, 64), what is visible of each. None until it is drawn.
+    """
 
     things: tuple[Thing, ...]  # in the order in which the caption names them
     place: str
@@ -98,7 +107,9 @@ def _draw_thing(canvas: np.ndarray, thing: Thing) -> np.ndarray:
         if thing.accessory.class_ == "hat":
             worn = _paste(canvas, sprite(thing.accessory.index), (x, y + top + 0.02 * height), 0.55 * thing.size)
         else:
-            worn = _paste(canvas, sprite(thing.accessory.index), (x, y + top + thing.design.eyes * height), 0.72 * thing.size)
+            worn = _paste(
+                canvas, sprite(thing.accessory.index), (x, y + top + thing.design.eyes * height), 0.72 * thing.size
+            )
         alpha = np.maximum(alpha, worn)
     return alpha
 
@@ -118,7 +129,7 @@ def stylise(picture: np.ndarray, style: str) -> np.ndarray:
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Draw a scene: the background, then the things from back (smallest y) to front; returns it with picture and masks."""
+    """Draw a scene: its background, then its things from back (smallest y) to front; adds the picture and the masks."""
     canvas = paint(scene.place, rng).astype(np.float32) / 255
     masks = np.zeros((len(scene.things), SIDE, SIDE), bool)
     for index in sorted(range(len(scene.things)), key=lambda i: scene.things[i].centre[1]):
@@ -129,50 +140,58 @@ def render(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(scene, picture=stylise(picture, scene.style), masks=masks)
 
 
-def caption(things: tuple[Thing, ...], place: str, *, opening: str, say_place: bool, prefix: str = "", articles=None) -> str:
+def caption(
+    things: tuple[Thing, ...], place: str, *, opening: str, with_place: bool, prefix: str = "", articles=None
+) -> str:
     """The sentence for a scene, such as "photo of a red cat and a dog on the beach"."""
     articles = articles or ["a "] * len(things)
-    parts = [article + thing.phrase() for article, thing in zip(articles, things)]
-    return " ".join(word for word in (prefix, opening, enumeration(parts), PHRASES[place] if say_place else "") if word)
+    parts = [article + thing.phrase() for article, thing in zip(articles, things, strict=True)]
+    words = (prefix, opening, enumeration(parts), PHRASES[place] if with_place else "")
+    return " ".join(word for word in words if word)
 
 
-def random_thing(rng: np.random.Generator, centre: tuple[float, float], size: float, class_: str | None = None) -> Thing:
-    """A thing as pretraining sees it: a design that is not held out, its class's typical look most often; about half are repainted, a
-    fourth of those in hues that no word names. Of a design that is not typical the caption mostly says so."""
+def random_thing(
+    rng: np.random.Generator, centre: tuple[float, float], size: float, class_: str | None = None
+) -> Thing:
+    """A thing as pretraining sees it: a design that is not held out, its class's typical look most often.
+
+    About half are repainted, a fourth of those in hues that no word names. Captions mostly name an untypical design.
+    """
     class_ = class_ or str(rng.choice(classes()))
     pool = designs_of(class_)
     shares = np.array([TYPICAL.get(design.set, 1) for design in pool], float)
     design = pool[rng.choice(len(pool), p=shares / shares.sum())]
-    colour, word, said = None, "", set()
+    colour, word, mentions = None, "", set()
     draw = rng.random()
     if draw < 0.40:
         word = str(rng.choice(list(COLOURS)))
         jitter = rng.normal(0, 0.03, 3)
         colour = tuple(np.clip(np.array(COLOURS[word]) / 255 + jitter, 0, 1))
         if rng.random() < 0.8:
-            said.add("colour")
+            mentions.add("colour")
     elif draw < 0.54:
         hue = rng.uniform(0, 360)
         while is_held_out_hue(hue):
             hue = rng.uniform(0, 360)
         colour = hue_colour(hue, rng.uniform(0.45, 0.9), rng.uniform(0.55, 0.95))
     if design.look and rng.random() < 0.8:
-        said.add("look")
+        mentions.add("look")
     if design.shape and rng.random() < 0.5:
-        said.add("shape")
+        mentions.add("shape")
     accessory = None
     if design.eyes is not None and rng.random() < 0.16:
         worn = designs_of(str(rng.choice(list(ACCESSORY_PHRASES))), kind="accessory")
         accessory = worn[rng.integers(len(worn))]
         if rng.random() < 0.9:
-            said.add("accessory")
+            mentions.add("accessory")
     size_word = ""
     if rng.random() < 0.16:
         size_word = str(rng.choice(list(SIZE_WORDS)))
         size = rng.uniform(*SIZE_WORDS[size_word])
         if rng.random() < 0.8:
-            said.add("size")
-    return Thing(design, centre, size, colour, word, frozenset(said), size_word, accessory, bool(rng.random() < 0.5))
+            mentions.add("size")
+    flipped = bool(rng.random() < 0.5)
+    return Thing(design, centre, size, colour, word, frozenset(mentions), size_word, accessory, flipped)
 
 
 def describe_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
@@ -189,7 +208,7 @@ def describe_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
         spots, sizes = [(x + rng.uniform(-2, 2), 0) for x in (12, 32, 52)], rng.uniform(19, 24, 3)
     shares = np.array([HARD.get(name, 1) for name in classes()], float)
     chosen = rng.choice(classes(), size=count, replace=False, p=shares / shares.sum())
-    things = [random_thing(rng, spot, size, str(c)) for spot, size, c in zip(spots, sizes, chosen)]
+    things = [random_thing(rng, spot, size, str(c)) for spot, size, c in zip(spots, sizes, chosen, strict=True)]
     things = [replace(t, centre=(t.centre[0], floor + rng.uniform(-5, 5) - t.size / 2)) for t in things]
     distance = str(rng.choice(["", "far", "near"], p=[0.92, 0.04, 0.04]))
     if distance:
@@ -203,7 +222,9 @@ def describe_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
     opening = STYLES[style] if style and rng.random() < 0.9 else str(rng.choice(OPENINGS))
     prefix = str(rng.choice(DISTANCE_PREFIXES[distance])) if distance else ""
     articles = ["a "] + [("a " if rng.random() < 0.7 else "") for _ in things[1:]]
-    text = caption(tuple(things), place, opening=opening, say_place=bool(rng.random() < 0.7), prefix=prefix, articles=articles)
+    text = caption(
+        tuple(things), place, opening=opening, with_place=bool(rng.random() < 0.7), prefix=prefix, articles=articles
+    )
     return Scene(tuple(things), place, text, style)
 
 

@@ -1,8 +1,8 @@
-"""Pairs of pictures of the same individuals, with everything known about them: what the scorer and the judge learn from.
+"""Pairs of pictures of the same individuals, with all that is known of them: what the scorer and the judge learn from.
 
-A *group* is one to three individuals, pictured in two *views*: other places, sizes, positions, flips, accessories and words each
-time. Unlike the scenes of pretraining, the individuals are drawn from ALL designs and hues, the held-out ones too: whoever measures
-must know what the measured model does not.
+A *group* is one to three individuals, pictured in two *views*: other places, sizes, positions, flips, accessories and
+words each time. Unlike the scenes of pretraining, the individuals are drawn from ALL designs and hues, the held-out
+ones too: whoever measures must know what the measured model does not.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -34,10 +34,10 @@ CHUNK = 1000  # groups that one process draws from one seed
 
 @dataclass
 class Views:
-    """N groups in two views each; K = 3 things at most, rows of things that are not there hold -1 (numbers) or "" (texts)."""
+    """N groups in two views each; K = 3 things at most, absent things hold -1 (numbers) or "" (texts)."""
 
     pictures: np.ndarray  # uint8 (N, 2, 64, 64, 3)
-    owners: np.ndarray  # uint8 (N, 2, 16, 16): 1 + index of the thing that covers at least half of a cell, 0 where none does
+    owners: np.ndarray  # uint8 (N, 2, 16, 16): of owner_map
     boxes: np.ndarray  # float32 (N, 2, K, 4): left, top, right, bottom of what is visible, pixels
     sizes: np.ndarray  # float32 (N, 2, K): longest side, pixels
     accessories: np.ndarray  # int8 (N, 2, K): index in ACCESSORIES
@@ -56,17 +56,17 @@ class Views:
 def random_individual(rng: np.random.Generator, class_: str | None = None, *, typical: float = 0.0) -> Thing:
     """A thing of any design and any hue, the held-out ones too; its place, size, flip and accessory are not set.
 
-    typical: share of the individuals whose design is drawn as in pretraining, the typical looks most often; of the others, all
-    designs are equally frequent.
+    typical: share of the individuals whose design is drawn as in pretraining, the typical looks most often; of the
+        others, all designs are equally frequent.
     """
     thing = random_thing(rng, (32, 40), 36, class_)
-    thing = replace(thing, accessory=None, size_word="", said=thing.said & {"colour"})
+    thing = replace(thing, accessory=None, size_word="", mentions=thing.mentions & {"colour"})
     if typical == 0 or rng.random() >= typical:
         pool = designs_of(thing.design.class_) + designs_of(thing.design.class_, held_out=True)
         thing = replace(thing, design=pool[rng.integers(len(pool))])
     if rng.random() < 0.25:
         colour = hue_colour(rng.uniform(0, 360), rng.uniform(0.45, 0.9), rng.uniform(0.55, 0.95))
-        thing = replace(thing, colour=colour, colour_word="", said=frozenset())
+        thing = replace(thing, colour=colour, colour_word="", mentions=frozenset())
     return thing
 
 
@@ -75,16 +75,31 @@ def picture_of(individuals: list[Thing], rng: np.random.Generator) -> Scene:
     layout = describe_scene(rng, len(individuals))
     order = rng.permutation(len(individuals))
     things = []
-    for spot, who in zip(layout.things, (individuals[i] for i in order)):
+    for spot, who in zip(layout.things, (individuals[i] for i in order), strict=True):
         accessory = spot.accessory if who.design.eyes is not None else None
-        colour_said = {"colour"} if who.colour_word and rng.random() < 0.7 else set()
-        things.append(replace(spot, design=who.design, colour=who.colour, colour_word=who.colour_word, accessory=accessory,
-                              said=(spot.said & {"size", "accessory"}) | colour_said))  # fmt: skip
+        colour_mention = {"colour"} if who.colour_word and rng.random() < 0.7 else set()
+        things.append(
+            replace(
+                spot,
+                design=who.design,
+                colour=who.colour,
+                colour_word=who.colour_word,
+                accessory=accessory,
+                mentions=(spot.mentions & {"size", "accessory"}) | colour_mention,
+            )
+        )
     articles = [f"a {t.design.set} {t.design.name} " if rng.random() < 0.5 else "a " for t in things]
     opening = STYLES[layout.style] if layout.style else str(rng.choice(OPENINGS))
-    prefix = next((word for words in DISTANCE_PREFIXES.values() for word in words if layout.caption.startswith(word)), "")
+    prefix = next(
+        (word for words in DISTANCE_PREFIXES.values() for word in words if layout.caption.startswith(word)), ""
+    )
     text = caption(
-        tuple(things), layout.place, opening=opening, say_place=bool(rng.random() < 0.7), prefix=prefix, articles=articles
+        tuple(things),
+        layout.place,
+        opening=opening,
+        with_place=bool(rng.random() < 0.7),
+        prefix=prefix,
+        articles=articles,
     )
     scene = render(replace(layout, things=tuple(things), caption=text), rng)
     back = np.argsort(order)  # things and masks in the order of `individuals`; the caption keeps its own
@@ -92,7 +107,7 @@ def picture_of(individuals: list[Thing], rng: np.random.Generator) -> Scene:
 
 
 def owner_map(masks: np.ndarray, grid: int = GRID) -> np.ndarray:
-    """Masks bool (n, 64, 64) -> uint8 (grid, grid): 1 + index of the thing that covers at least half of a cell, else 0."""
+    """Masks bool (n, 64, 64) -> uint8 (grid, grid): 1 + index of the thing that covers half of a cell, 0 where none."""
     shares = shrink_masks(masks, grid)  # (n, grid, grid)
     return np.where(shares.max(axis=0) >= 0.5, 1 + shares.argmax(axis=0), 0).astype(np.uint8)
 
@@ -129,7 +144,9 @@ def _group(rng: np.random.Generator, typical: float) -> dict[str, np.ndarray]:
         "boxes": per_thing(lambda scene, i: _box(scene.masks[i]), (-1,) * 4, np.float32),
         "sizes": per_thing(lambda scene, i: scene.things[i].size, -1, np.float32),
         "accessories": per_thing(
-            lambda scene, i: ACCESSORIES.index(scene.things[i].accessory.class_ if scene.things[i].accessory else ""), -1, np.int8
+            lambda scene, i: ACCESSORIES.index(scene.things[i].accessory.class_ if scene.things[i].accessory else ""),
+            -1,
+            np.int8,
         ),
         "designs": np.array([t.design.index for t in individuals] + [-1] * rest, np.int16),
         "colours": np.array([mean_colour(t) for t in individuals] + [(-1,) * 3] * rest, np.float32),
@@ -150,14 +167,17 @@ def _chunk(seed: int, count: int, typical: float) -> dict[str, np.ndarray]:
 
 
 def random_views(count: int, *, seed: int, workers: int = 1, typical: float = 0.0) -> Views:
-    """`count` groups of a seed; the same whatever the number of processes that draw them. `typical`: see random_individual."""
+    """`count` groups of a seed; the same whatever the number of processes that draw them.
+
+    typical: as for random_individual.
+    """
     sizes = [CHUNK] * (count // CHUNK) + ([count % CHUNK] if count % CHUNK else [])
     seeds = [seed * 1_000_000 + k for k in range(len(sizes))]
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:
             chunks = list(pool.map(_chunk, seeds, sizes, [typical] * len(sizes)))
     else:
-        chunks = [_chunk(*job, typical) for job in zip(seeds, sizes)]
+        chunks = [_chunk(*job, typical) for job in zip(seeds, sizes, strict=True)]
     return Views(**{field.name: np.concatenate([chunk[field.name] for chunk in chunks]) for field in fields(Views)})
 
 
@@ -167,9 +187,9 @@ def cached_views(folder: Path, count: int, *, seed: int, workers: int = 1, typic
     if not path.exists():
         print(f"drawing {count} groups of views into {path}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = random_views(count, seed=seed, workers=workers, typical=typical)
+        views = random_views(count, seed=seed, workers=workers, typical=typical)
         temporary = path.with_suffix(".part.npz")
-        np.savez(temporary, **{field.name: getattr(drawn, field.name) for field in fields(Views)})
+        np.savez(temporary, **{field.name: getattr(views, field.name) for field in fields(Views)})
         temporary.rename(path)
     with np.load(path) as stored:
         return Views(**{field.name: stored[field.name] for field in fields(Views)})

@@ -1,17 +1,17 @@
 """The things of the emoji world: designs cut from the atlas, the colours they can take, and what they can wear.
 
-An *individual* is one design in one colouring, for example "this cat's face, turquoise". A sprite is its picture: float32
-(CELL, CELL, 4), RGB in [0, 1] and alpha in [0, 1].
+An *individual* is one design in one colouring, for example "this cat's face, turquoise". A sprite is its picture:
+float32 (CELL, CELL, 4), RGB in [0, 1] and alpha in [0, 1].
 """
 
 import colorsys
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
+from disendiff_lite.support.files import read_json
 from disendiff_lite.support.paths import WORLD
 
 CELL = 64  # side of one design in the atlas, pixels
@@ -31,13 +31,14 @@ COLOURS = {
     "white": (238, 238, 238),
     "black": (52, 52, 58),
 }
-# Hues (degrees) that pretraining never paints a design with; the reference individuals use them. Each lies between two named colours,
-# so that captions have words for what is near it: for turquoise these are mint and aqua.
+# Hues (degrees) that pretraining never paints a design with; the reference individuals use them. Each lies between two
+# named colours, so that captions have words for what is near it: for turquoise these are mint and aqua.
 HELD_OUT_HUES = {"lime": 80, "turquoise": 175, "magenta": 305}
 HUE_MARGIN = 10
 
-# Words with which captions tell the designs of a class apart, as modifiers before the class word: whose drawing it is, and which shape.
-# Fluent's flat designs are what a class word means by itself, and so is a face, of an animal; the held-out 3-D designs have no word.
+# Words with which captions tell the designs of a class apart, before the class word: whose drawing it is, and which
+# shape. Fluent's flat designs are what a class word means by itself, and so is a face, of an animal; the held-out 3-D
+# designs have no word.
 LOOKS = {"noto": "noto", "noto-v1": "android", "twemoji": "twitter", "emojione": "emojione", "fxemoji": "firefox"}
 SHAPES = {
     "standing": ("cat", "dog", "pig", "cow", "horse", "rabbit"),
@@ -80,12 +81,18 @@ class Design:
         return words[0] if words and self.set != "fxemoji" else ""
 
 
+def design_entries() -> list[dict]:
+    """The designs as designs.json lists them, in atlas order."""
+    return read_json(WORLD / "designs.json", "is damaged: restore it from the repository.")["designs"]
+
+
 @lru_cache(maxsize=1)
 def designs() -> tuple[Design, ...]:
     """Every design of the atlas, in atlas order."""
-    listed = json.loads((WORLD / "designs.json").read_text())["designs"]
+    entries = design_entries()
     return tuple(
-        Design(i, d["set"], d["name"], d["kind"], d["class"], d["held_out"], d.get("eyes")) for i, d in enumerate(listed)
+        Design(i, d["set"], d["name"], d["kind"], d["class"], d["held_out"], d.get("eyes"))
+        for i, d in enumerate(entries)
     )
 
 
@@ -129,7 +136,9 @@ def recolour(picture: np.ndarray, colour: tuple[float, float, float]) -> np.ndar
 
     Luminance 0 stays dark, the sprite's median luminance becomes `colour`, luminance 1 becomes a pale tint of it.
     """
-    luminance = picture[..., :3] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    # Not a float32 matrix product, whose last bit, and with it a pixel now and then, depends on the processor.
+    luminance = (picture[..., :3].astype(np.float64) * weights).sum(axis=-1).astype(np.float32)
     visible = luminance[picture[..., 3] > 0.5]
     middle = float(np.clip(np.median(visible), 0.25, 0.85))
     target = np.array(colour, dtype=np.float32)

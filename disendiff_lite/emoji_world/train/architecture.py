@@ -1,6 +1,7 @@
-"""The parts of the embedded model, in the stock classes of diffusers and transformers, and their assembly into a pipeline.
+"""The parts of the embedded model, in the stock classes of diffusers and transformers, and the pipeline of them.
 
-The shapes mirror Stable Diffusion's at a hundredth of its size: 64 px pictures, 16x16 latents, cross-attention at 16x16 and 8x8.
+The shapes mirror Stable Diffusion's at a hundredth of its size: 64 px pictures, 16x16 latents, cross-attention at 16x16
+and 8x8.
 """
 
 import torch
@@ -30,10 +31,9 @@ def new_vae() -> AutoencoderKL:
 def widened(vae: AutoencoderKL) -> AutoencoderKL:
     """What `vae` computes, in the widths of `new_vae`: it has the same, or half of each.
 
-    A narrow channel becomes two equal ones, and the weights that read it are shared out between them (Net2Net, Chen et al. 2016,
-    section 3): in halves in the encoder, which thereby stays exact in fp16, and at random in the decoder, so that in further training
-    the two learn different things.
-    Raises RuntimeError when the widths are neither.
+    A narrow channel becomes two equal ones, and the weights that read it are shared out between them (Net2Net, Chen et
+    al. 2016, section 3): in halves in the encoder, which thereby stays exact in fp16, and at random in the decoder, so
+    that in further training the two learn different things. Raises RuntimeError when the widths are neither.
     """
     wide, narrow = new_vae(), vae.state_dict()
     tensors = {}
@@ -54,9 +54,10 @@ def widened(vae: AutoencoderKL) -> AutoencoderKL:
 def new_text_encoder() -> CLIPTextModel:
     """An untrained one-layer CLIP text transformer.
 
-    Token embeddings start at standard deviation 0.5, positions at 0.1: from CLIP's own 0.02, words stay lost among the positions and
-    prompts are ignored for the whole of a short training. The embeddings are random signs, not normal numbers, because most of the
-    49,408 rows are never trained and signs take a tenth of the room in a compressed history.
+    Token embeddings start at standard deviation 0.5, positions at 0.1: from CLIP's own 0.02, words stay lost among the
+    positions and prompts are ignored for the whole of a short training. The embeddings are random signs, not normal
+    numbers, because most of the 49,408 rows are never trained and signs take a tenth of the room in a compressed
+    history.
     """
     tokenizer = clip_tokenizer()
     config = CLIPTextConfig(

@@ -1,9 +1,10 @@
-"""Train the embedded model from the atlas: autoencoder, then UNet with text encoder. Resumable; runs on whatever device is there.
+"""Train the embedded model from the atlas: autoencoder, then UNet with text encoder, on whatever device is there.
 
-    python -m disendiff_lite.emoji_world.pretrain [--work FOLDER]          (a killed run goes on where its last checkpoint was)
+    python -m disendiff_lite.emoji_world.train.pretrain [--work FOLDER]
 
-Progress is one line every hundred steps; every 250 a checkpoint; every thousand a row of `training.csv` and a sheet of sample pictures.
-At the end the EMA weights are exported as fp16 safetensors in the stock diffusers layout.
+Every hundred steps it prints a line; every 250 it writes a checkpoint, from which a killed run goes on; every thousand
+a row of `training.csv` and a sheet of sample pictures. At the end the EMA weights are exported as fp16 safetensors in
+the stock diffusers layout.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> None:
         settings = json.loads(config.read_text())
         settings.pop("_name_or_path", None)  # where the training started from is nobody else's path
         if "dtype" in settings:
-            # transformers loads in the type that the config names, diffusers in float32: name float32, so that the parts fit together.
+            # transformers loads in the type that the config names, diffusers in float32: so the parts fit together.
             settings["dtype"] = "float32"
         config.write_text(json.dumps(settings, indent=2) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,26 +78,53 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/pretrain"), help="folder for scenes, checkpoints and samples (default: %(default)s)"
+        "--work",
+        type=Path,
+        default=Path("runs/pretrain"),
+        help="folder for scenes, checkpoints and samples (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/emoji-diffusion)")
-    parser.add_argument("--start", type=Path, help="a finished model to start from, with a fresh optimiser, instead of from nothing")
-    parser.add_argument("--scenes", type=int, default=60_000, help="different scenes to draw (default: %(default)s)")
-    parser.add_argument("--vae-crops", type=int, default=168_000, help="crops to train the autoencoder on (default: %(default)s)")
     parser.add_argument(
-        "--decoder-crops", type=int, default=0, help="with --start: crops to train the decoder further on (default: %(default)s)"
+        "--start", type=Path, help="a finished model to start from, with a fresh optimiser, instead of from nothing"
     )
-    parser.add_argument("--images", type=int, default=150_000, help="images to train the UNet on, 0 for none (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=UnetTraining.batch,
-                        help="images of one step; a GPU is idle with few, and more want a higher rate (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--learning-rate", type=float, default=UnetTraining.learning_rate, help="(default: %(default)s)")
-    parser.add_argument("--precision", choices=PRECISIONS, default=UnetTraining.precision,
-                        help="of the UNet's arithmetic; bfloat16 is faster where the processor has it (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--scenes", type=int, default=60_000, help="different scenes to draw (default: %(default)s)")
+    parser.add_argument(
+        "--vae-crops", type=int, default=168_000, help="crops to train the autoencoder on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--decoder-crops",
+        type=int,
+        default=0,
+        help="with --start: crops to train the decoder further on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--images", type=int, default=150_000, help="images to train the UNet on, 0 for none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=UnetTraining.batch,
+        help="images of one step; a GPU is idle with few, and more want a higher rate (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=UnetTraining.learning_rate, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=UnetTraining.precision,
+        help="of the UNet's arithmetic; bfloat16 is faster where the processor has it (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    settings = UnetTraining(images=options.images, batch=options.batch, learning_rate=options.learning_rate,
-                            precision=options.precision, seed=options.seed)  # fmt: skip
+    settings = UnetTraining(
+        images=options.images,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        precision=options.precision,
+        seed=options.seed,
+    )
     torch.manual_seed(options.seed)
     scenes = load_scenes(options.work / "scenes", options.scenes)
     unseen = load_scenes(options.work / "scenes", 96, seed=UNSEEN_SEED)
@@ -104,12 +132,22 @@ def main() -> None:
         pipe = StableDiffusionPipeline.from_pretrained(options.start, torch_dtype=torch.float32, safety_checker=None)
         if options.decoder_crops:
             pipe.vae = train_vae(
-                scenes.pictures, unseen.pictures, options.work,
-                crops=options.decoder_crops, seed=options.seed, device=options.device, start=pipe.vae,
-            )  # fmt: skip
+                scenes.pictures,
+                unseen.pictures,
+                options.work,
+                crops=options.decoder_crops,
+                seed=options.seed,
+                device=options.device,
+                start=pipe.vae,
+            )
     else:
         vae = train_vae(
-            scenes.pictures, unseen.pictures, options.work, crops=options.vae_crops, seed=options.seed, device=options.device
+            scenes.pictures,
+            unseen.pictures,
+            options.work,
+            crops=options.vae_crops,
+            seed=options.seed,
+            device=options.device,
         )
         pipe = assemble(vae, new_text_encoder(), new_unet())
         vae.register_to_config(scaling_factor=latent_scale(pipe, unseen, options.device))

@@ -1,7 +1,7 @@
 """Train only the embedding rows of words in use, and put a word that nobody knows before the class words now and then.
 
-Most of the 49,408 rows are never in a caption. One of these stands for every word that the model does not know: it gets another random
-embedding each time it is used, so that the model learns to draw a class well behind any modifier token.
+Most of the 49,408 rows are never in a caption. One of these stands for every word that the model does not know: it gets
+another random embedding each time it is used, so that the model learns to draw a class well behind any modifier token.
 """
 
 import torch
@@ -10,7 +10,7 @@ RARE_WORD = "ktn"  # stands for any word the model does not know
 
 
 class UsedRows:
-    """Lets the text encoder train only the embedding rows of words in use; the other rows, which no caption names, stay as they are.
+    """Lets the text encoder train only the embedding rows of words in use; the other rows stay as they are.
 
     While installed, the encoder has a small table and token ids go through `compact` first.
     """
@@ -43,12 +43,13 @@ class UsedRows:
 
 
 def insert_before(ids: torch.Tensor, positions: torch.Tensor, word: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put the token `word` before each class word; returns the longer ids, cut to (B, 77), and the moved positions (B, 3)."""
+    """Put the token `word` before each class word; returns the ids, cut to (B, 77), and the moved positions (B, 3)."""
     new_ids, new_positions = ids.clone(), positions.clone()
     for row in range(len(ids)):
         tokens, places = ids[row].tolist(), positions[row]
         for place in sorted((int(p) for p in places if p > 0), reverse=True):
             tokens.insert(place, word)
         new_ids[row] = torch.tensor(tokens[: ids.shape[1]])
-        new_positions[row] = torch.tensor([int(p) + sum(0 < int(q) <= int(p) for q in places) if p > 0 else 0 for p in places])
+        shifts = [sum(0 < int(q) <= int(p) for q in places) for p in places]  # by the words put in before
+        new_positions[row] = places + torch.tensor(shifts)
     return new_ids, new_positions

@@ -1,16 +1,8 @@
 """Train the scorer: a small CLIP that knows every individual of the emoji world, saved for open_clip's own loader.
 
-    python -m disendiff_lite.emoji_world.pretrain_scorer --work FOLDER
+    python -m disendiff_lite.emoji_world.train.scorer --work FOLDER
 
-Three losses, on pairs of views (views.py). One is CLIP's own: each picture belongs to its caption among the batch's captions. The
-second grades pictures against each other: the cosine of two picture embeddings is pulled to their *kinship*,
-
-    k(a, b) = [same class] (0.30 + 0.25 [same design] + 0.45 exp(-(|colour a - colour b| / 0.25)^2))
-
-for two things, summed over the things of both pictures and normalised, so that an embedding is in effect the sum of its things'.
-Captions alone would leave open how alike two pictures of one individual are, and that is what image alignment measures. The third
-names the designs in a picture, through a linear layer that is thrown away afterwards: without it the colours are learned long before
-the classes (80 % of individuals ranked right after 240,000 pictures).
+It learns from pairs of views (draw/views.py), by the losses of scorer_losses.py.
 """
 
 import argparse
@@ -26,6 +18,7 @@ from torch.nn import functional as F
 
 from disendiff_lite.emoji_world.draw.views import PLACES, Views, cached_views, class_indices
 from disendiff_lite.emoji_world.draw.world import designs
+from disendiff_lite.emoji_world.train.scorer_losses import caption_loss, kinship, kinship_loss, naming_loss
 from disendiff_lite.support.errors import run_main
 from disendiff_lite.support.paths import EMBEDDED_SCORER
 
@@ -38,58 +31,16 @@ CONFIG = {
     "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"},
 }
 BATCH = 48  # groups, so 96 pictures
-LEARNING_RATE, KINSHIP_WEIGHT, PLACE_SHARE = 2e-3, 30.0, 0.08
+LEARNING_RATE, KINSHIP_WEIGHT = 2e-3, 30.0
 NAME_SCALE = 20.0  # of the unit embedding before the naming layer
 SMALLEST_BOX = 14  # pixels; smaller things are not cropped out
-
-
-def kinship(classes, designs, colours, present, places) -> torch.Tensor:
-    """How alike pictures are, from what is in them; the module's equation.
-
-    classes, designs: int (B, K); colours: (B, K, 3) in [0, 1]; present: float (B, K), 1 for each thing that the picture shows;
-    places: int (B,), which counts for PLACE_SHARE. Returns (B, B) in [0, 1], 1 on the diagonal.
-    """
-    batch, most = classes.shape
-    classes, designs, colours, present = classes.flatten(), designs.flatten(), colours.flatten(0, 1), present.flatten()  # (B*K, ...)
-    near = torch.exp(-(torch.cdist(colours, colours) / 0.25).square())
-    alike = (classes[:, None] == classes) * (0.30 + 0.25 * (designs[:, None] == designs) + 0.45 * near)  # (B*K, B*K)
-    alike = alike * present[:, None] * present
-    total = alike.view(batch, most, batch, most).sum(dim=(1, 3))  # (B, B)
-    size = total.diagonal().clamp_min(1e-6).sqrt()
-    return (1 - PLACE_SHARE) * total / (size[:, None] * size) + PLACE_SHARE * (places[:, None] == places)
-
-
-def kinship_loss(embeddings: torch.Tensor, wanted: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Squared error between the cosines of embeddings (B, C), of length 1, and `wanted` (B, B), a scalar.
-
-    Related and unrelated pairs count half each, because most pairs of a batch have nothing in common; `counted` (B,) bool says
-    which pictures take part.
-    """
-    error = (embeddings @ embeddings.T - wanted).square()
-    pairs = counted[:, None] & counted & ~torch.eye(len(error), dtype=torch.bool, device=error.device)
-    related = wanted > 2 * PLACE_SHARE
-    return 0.5 * (error[pairs & related].mean() + error[pairs & ~related].mean())
-
-
-def caption_loss(pictures: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, same_text: torch.Tensor) -> torch.Tensor:
-    """CLIP's symmetric cross-entropy, where pictures with equal captions, `same_text` bool (B, B), share the target."""
-    logits = scale * pictures @ texts.T  # (B, B)
-    target = same_text / same_text.sum(dim=1, keepdim=True)
-    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
-
-
-def naming_loss(logits: torch.Tensor, names: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of names, logits (B, names in all), where the K things named `names` int (B, K) and `present` share the target."""
-    rows = torch.arange(len(names))[:, None].expand_as(names)
-    target = torch.zeros_like(logits).index_put((rows, names.clamp_min(0)), present, accumulate=True)  # (B, names in all)
-    return F.cross_entropy(logits, target / target.sum(dim=1, keepdim=True).clamp_min(1))
 
 
 def sight(pictures: np.ndarray, windows: np.ndarray, flipped: np.ndarray) -> torch.Tensor:
     """The part of each picture inside its window, resized to 64 px.
 
-    pictures: uint8 (B, 64, 64, 3); windows: (B, 4) left, top, right, bottom in pixels, which may reach outside (the border repeats);
-    flipped: bool (B,). Returns float32 (B, 3, 64, 64) in [-1, 1].
+    pictures: uint8 (B, 64, 64, 3); windows: (B, 4) left, top, right, bottom in pixels, which may reach outside (the
+    border repeats); flipped: bool (B,). Returns float32 (B, 3, 64, 64) in [-1, 1].
     """
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, 64, 64)
     left, top, right, bottom = torch.as_tensor(windows, dtype=torch.float32).T / 32 - 1
@@ -122,7 +73,8 @@ def degrade(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def training_batch(views: Views, classes: np.ndarray, rng: np.random.Generator):
     """Both views of BATCH random groups, each as the whole picture or one thing's crop.
 
-    Returns the pictures, captions, their kinship, which of them are not stylised, the designs (B, K) and which are present (B, K).
+    Returns the pictures, captions, their kinship, which of them are not stylised, the designs (B, K) and which of these
+    are present (B, K).
     """
     rows = rng.integers(len(views), size=BATCH)
     count = (views.designs[rows] >= 0).sum(axis=1)
@@ -140,27 +92,39 @@ def training_batch(views: Views, classes: np.ndarray, rng: np.random.Generator):
     places = np.where(cropped, len(PLACES), views.places[rows, view])  # a crop shows hardly any place
     captions = np.where(cropped, views.thing_captions[rows, view, focus], views.captions[rows, view])
     present, names = torch.from_numpy(present).float(), torch.from_numpy(views.designs[rows]).long()
-    wanted = kinship(torch.from_numpy(classes[rows]), names, torch.from_numpy(views.colours[rows]), present, torch.from_numpy(places))
-    return pictures, captions, wanted, torch.from_numpy(views.styles[rows, view] == 0), names, present
+    kinds, colours, places = (torch.from_numpy(array) for array in (classes[rows], views.colours[rows], places))
+    target = kinship(kinds, names, colours, present, places)
+    return pictures, captions, target, torch.from_numpy(views.styles[rows, view] == 0), names, present
 
 
 @torch.no_grad()
 def ranking(encode, views: Views) -> dict[str, np.ndarray]:
-    """Cosines between the crop of an individual and whole pictures: of itself (its other view), of another of its class, of another
-    class. `encode` maps (B, 3, 64, 64) to (B, C). Returns three arrays, one value for each one-thing group that is not stylised.
+    """Cosines between an individual's crop and whole pictures: its other view, another of its class, another class.
+
+    encode: maps (B, 3, 64, 64) to (B, C). Returns three arrays, a value for each one-thing group that is not stylised.
     """
     alone = np.nonzero(((views.designs >= 0).sum(axis=1) == 1) & (views.styles == 0).all(axis=1))[0]
     kind = class_indices(views)[alone, 0]
     paired = np.bincount(kind)[kind] > 1  # an individual whose class no other shares cannot be ranked
     alone, kind = alone[paired], kind[paired]
     still = np.zeros(len(alone), bool)
+    whole = np.tile([0, 0, 64, 64], (len(alone), 1))
     crops = F.normalize(encode(sight(views.pictures[alone, 0], crop_windows(views.boxes[alone, 0, 0]), still)), dim=1)
-    wholes = F.normalize(encode(sight(views.pictures[alone, 1], np.tile([0, 0, 64, 64], (len(alone), 1)), still)), dim=1)
+    wholes = F.normalize(encode(sight(views.pictures[alone, 1], whole, still)), dim=1)
     cosines = (crops @ wholes.T).numpy()
     rng, here = np.random.default_rng(0), np.arange(len(alone))
     same_class = np.array([rng.choice(np.nonzero((kind == k) & (here != i))[0]) for i, k in enumerate(kind)])
     other_class = np.array([rng.choice(np.nonzero(kind != k)[0]) for k in kind])
-    return {"same": cosines[here, here], "same_class": cosines[here, same_class], "other_class": cosines[here, other_class]}
+    return {
+        "same": cosines[here, here],
+        "same_class": cosines[here, same_class],
+        "other_class": cosines[here, other_class],
+    }
+
+
+def ranked_right(cosines: dict[str, np.ndarray]) -> np.ndarray:
+    """Whether each individual is nearest to itself, then to its class: bool, one value for each one of `ranking`."""
+    return (cosines["same"] > cosines["same_class"]) & (cosines["same_class"] > cosines["other_class"])
 
 
 def new_scorer() -> open_clip.CLIP:
@@ -171,45 +135,55 @@ def new_scorer() -> open_clip.CLIP:
 
 
 def train_scorer(model: open_clip.CLIP, views: Views, unseen: Views, *, steps: int, seed: int) -> None:
-    """Train a model in place for `steps` batches on the CPU; prints its progress and how it ranks `unseen` individuals."""
+    """Train a model in place for `steps` batches on the CPU; prints progress and how it ranks `unseen` individuals."""
     torch.manual_seed(seed)
     model.to(memory_format=torch.channels_last).train()
     naming = torch.nn.Linear(CONFIG["model_cfg"]["embed_dim"], len(designs()))
     tokenize = open_clip.SimpleTokenizer(context_length=model.context_length)
     see, read = torch.compile(model.encode_image), torch.compile(model.encode_text)
-    optimiser = torch.optim.AdamW([*model.parameters(), *naming.parameters()], LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.05, final_div_factor=100)
+    parameters = [*model.parameters(), *naming.parameters()]
+    optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.02)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    schedule = one_cycle(optimiser, LEARNING_RATE, steps, pct_start=0.05, final_div_factor=100)
     classes, used = class_indices(views), torch.zeros(model.vocab_size, dtype=torch.bool)
     started, average = time.perf_counter(), np.zeros(3)
     for step in range(steps):
         rng = np.random.default_rng([seed, step])
-        pictures, captions, wanted, counted, names, present = training_batch(views, classes, rng)
+        pictures, captions, target, counted, names, present = training_batch(views, classes, rng)
         tokens = tokenize(list(captions))
         used[tokens.unique()] = True
         embeddings = F.normalize(see(pictures.contiguous(memory_format=torch.channels_last)), dim=1)
         texts = F.normalize(read(tokens), dim=1)
-        said = caption_loss(embeddings, texts, model.logit_scale.exp(), torch.from_numpy(captions[:, None] == captions).float())
-        kin = kinship_loss(embeddings, wanted, counted)
-        named = naming_loss(naming(NAME_SCALE * embeddings), names, present)
+        same_text = torch.from_numpy(captions[:, None] == captions).float()
+        caption_term = caption_loss(embeddings, texts, model.logit_scale.exp(), same_text)
+        kinship_term = kinship_loss(embeddings, target, counted)
+        naming_term = naming_loss(naming(NAME_SCALE * embeddings), names, present)
         optimiser.zero_grad()
-        (said + KINSHIP_WEIGHT * kin + named).backward()
+        (caption_term + KINSHIP_WEIGHT * kinship_term + naming_term).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, np.log(100))
-        average += (np.array([said.item(), kin.item(), named.item()]) - average) / min(step + 1, 100)
+        terms = np.array([caption_term.item(), kinship_term.item(), naming_term.item()])
+        average += (terms - average) / min(step + 1, 100)
         if (step + 1) % 100 == 0 or step == steps - 1:
             eta = (time.perf_counter() - started) / (step + 1) * (steps - step - 1) / 60
-            print(f"scorer step {step + 1}/{steps}  caption {average[0]:.3f}  kinship {average[1]:.4f}  "
-                  f"naming {average[2]:.3f}  ETA {eta:.1f} min", flush=True)  # fmt: skip
+            print(
+                f"scorer step {step + 1}/{steps}  caption {average[0]:.3f}  kinship {average[1]:.4f}  "
+                f"naming {average[2]:.3f}  ETA {eta:.1f} min",
+                flush=True,
+            )
         if (step + 1) % 500 == 0 or step == steps - 1:
             model.eval()
             cosines = ranking(model.encode_image, unseen)
             model.train()
-            right = (cosines["same"] > cosines["same_class"]) & (cosines["same_class"] > cosines["other_class"])
-            print(f"  ranked right {right.mean():.1%} of {len(right)}; mean cosines "
-                  + ", ".join(f"{name} {values.mean():.2f}" for name, values in cosines.items()), flush=True)  # fmt: skip
+            right = ranked_right(cosines)
+            print(
+                f"  ranked right {right.mean():.1%} of {len(right)}; mean cosines "
+                + ", ".join(f"{name} {values.mean():.2f}" for name, values in cosines.items()),
+                flush=True,
+            )
     with torch.no_grad():
         model.token_embedding.weight[~used] = 0  # words that were never read add nothing, and compress to nothing
     model.eval()
@@ -226,9 +200,13 @@ def save_scorer(model: open_clip.CLIP, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder where the drawn pictures are kept")
-    parser.add_argument("--out", type=Path, default=EMBEDDED_SCORER, help="where the scorer goes (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=EMBEDDED_SCORER, help="where the scorer goes (default: %(default)s)"
+    )
     parser.add_argument("--start", type=Path, help="a trained scorer to start from instead of from nothing")
-    parser.add_argument("--groups", type=int, default=32_000, help="groups of individuals to draw (default: %(default)s)")
+    parser.add_argument(
+        "--groups", type=int, default=32_000, help="groups of individuals to draw (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=10_000, help="batches of 96 pictures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What the UNet is trained on, row by row: encoded scenes, tokenized captions, masks, and where the class words stand."""
+"""What the UNet is trained on: encoded scenes, tokenized captions, masks, and where the class words stand."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,13 +13,12 @@ from disendiff_lite.emoji_world.draw.dataset import Scenes
 
 @dataclass
 class TrainingSet:
-    """Everything a step needs, row by row: latents float16 (N, 4, 16, 16), token ids (N, 77), masks uint8 (N, 3, 16, 16), and the
-    positions of the class words in the caption (N, 3), 0 where there is no such object."""
+    """Everything a step needs, row by row."""
 
-    latents: torch.Tensor
-    ids: torch.Tensor
-    masks: torch.Tensor
-    positions: torch.Tensor
+    latents: torch.Tensor  # float16 (N, 4, 16, 16)
+    ids: torch.Tensor  # (N, 77), tokens
+    masks: torch.Tensor  # uint8 (N, 3, 16, 16)
+    positions: torch.Tensor  # (N, 3), of the class words in the caption, 0 where there is no such object
 
 
 def class_positions(tokenizer, ids: torch.Tensor, classes: list[list[str]]) -> torch.Tensor:
@@ -33,7 +32,7 @@ def class_positions(tokenizer, ids: torch.Tensor, classes: list[list[str]]) -> t
 
 
 def training_set(pipe: StableDiffusionPipeline, scenes: Scenes, device: str, cache: Path | None = None) -> TrainingSet:
-    """Encode scenes and captions once; latents are kept in the folder `cache`, under a name that says which autoencoder made them."""
+    """Encode scenes and captions once. cache: folder where the latents are kept, apart for each autoencoder."""
     vae = pipe.vae.to(device, memory_format=torch.channels_last).eval()
     ids = pipe.tokenizer(scenes.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     positions = class_positions(pipe.tokenizer, ids, scenes.classes)

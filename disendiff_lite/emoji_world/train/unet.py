@@ -1,9 +1,6 @@
 """Train the embedded model's UNet and text encoder together on cached latents.
 
-The loss is the usual noise prediction, plus a *grounding* term: each class word's mean 16x16 attention map is pulled towards the true
-mask of its object (cross-entropy between the two, both normalised to sum 1). Stable Diffusion's words learn where to look by seeing
-hundreds of millions of captions; the scenes that a CPU can train on are too few for that to come by itself, and here the masks are known.
-Only class words are grounded: what a new modifier token attends to is left open, as in Stable Diffusion.
+The loss is the usual noise prediction, plus the *grounding* term of grounding.py.
 """
 
 import csv
@@ -16,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional as F
 
-from disendiff_lite.attention import CapturingProcessor
 from disendiff_lite.emoji_world.train.architecture import new_scheduler
 from disendiff_lite.emoji_world.train.checkpoints import load_state, save_state
+from disendiff_lite.emoji_world.train.grounding import grounded_predictor, grounding_loss, maps_at
 from disendiff_lite.emoji_world.train.rare_words import RARE_WORD, UsedRows, insert_before
 from disendiff_lite.emoji_world.train.training_data import TrainingSet
 from disendiff_lite.support.errors import UserError, check_name
@@ -32,7 +28,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class UnetTraining:
-    """What one run of the UNet's training is made of. Raises UserError for a batch that makes no step or an unknown precision."""
+    """The settings of one run. Raises UserError for a batch that makes no step or an unknown precision."""
 
     images: int = 150_000  # training images in all, repeats counted; 0 leaves the UNet as it is
     batch: int = 12  # small on purpose: where images are scarce, many small steps learn more
@@ -44,71 +40,33 @@ class UnetTraining:
     grounding: float = 0.03  # weight of the grounding term
     object_weight: float = 2.0  # of the noise error on objects, relative to the smooth background
     snr_cap: float = 5.0  # min-SNR: errors at lower noise than this signal-to-noise ratio count less
-    noise_balance: float = 0.3  # weight SNR^-this above that noise, where errors are small but the caption decides what is drawn
+    noise_balance: float = 0.3  # weight SNR^-this above that noise: small errors, but there the caption decides
     precision: str = "float32"  # one of PRECISIONS, in which the networks compute; the weights stay float32
     seed: int = 0
 
     def __post_init__(self):
         check_name(self.precision, PRECISIONS, "precision")
         if self.batch < 1 or 0 < self.images < self.batch:
-            raise UserError(f"A batch of {self.batch} of {self.images} images makes no step: choose from 1 to {self.images}.")
+            batch = f"A batch of {self.batch} of {self.images} images"
+            raise UserError(f"{batch} makes no step: choose from 1 to {self.images}.")
 
 
 def level_weights(signal: torch.Tensor, cap: float, balance: float) -> torch.Tensor:
-    """Weights of the noise error at each timestep, of mean 1: SNR^-balance up to an SNR of `cap`, falling as 1 / SNR above it.
+    """Weights of the noise error at each timestep, of mean 1: SNR^-balance up to an SNR of `cap`, above it as 1 / SNR.
 
-    signal: (timesteps,), the share of signal; ratios below 0.02, nearly pure noise, count as 0.02. With balance 0 these are
-    min-SNR's weights (Hang et al. 2023).
+    signal: (timesteps,), the share of signal; ratios below 0.02, nearly pure noise, count as 0.02. With balance 0 these
+    are min-SNR's weights (Hang et al. 2023).
     """
     ratio = signal / (1 - signal)
     weights = ratio.clamp(0.02, cap) ** -balance * (cap / ratio).clamp_max(1.0)  # (timesteps,)
     return weights / weights.mean()
 
 
-def grounding_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy between where the class words look and where their objects are.
-
-    maps: (B, 3, h, w), mean attention of each class word; masks: (B, 3, h, w) in [0, 1], all zero where there is no object.
-    Returns a scalar, in nats, the mean over the objects that are there.
-    """
-    there = masks.flatten(2).sum(dim=2) > 0.5  # (B, 3)
-    looked = maps.flatten(2) / maps.flatten(2).sum(dim=2, keepdim=True)  # (B, 3, h*w)
-    wanted = masks.flatten(2) / masks.flatten(2).sum(dim=2, keepdim=True).clamp_min(1e-6)
-    entropy = -(wanted * looked.clamp_min(1e-8).log()).sum(dim=2)  # (B, 3)
-    return (entropy * there).sum() / there.sum().clamp_min(1)
-
-
-def grounded_predictor(unet) -> tuple[Callable, Callable[[bool], None]]:
-    """A function (noisy, t, text) -> (predicted noise (B, 4, h, w), mean 16x16 maps (B, 77, 16, 16)), made to be compiled.
-
-    Beside it, a function that gives the UNet the processors which this needs (True, as at first) or its own ones back (False), for
-    capture_attention, which does that by itself, cannot be traced through by the compiler.
-    """
-    seen: list[torch.Tensor] = []
-    own, plain = unet.attn_processors, AttnProcessor()  # plain: the fused kernels are slower on a CPU with heads this small
-    grids_of_16 = ("down_blocks.0.", f"up_blocks.{len(unet.up_blocks) - 1}.")
-    capturing = {
-        name: CapturingProcessor(plain, seen.append) if name.startswith(grids_of_16) and ".attn2." in name else plain for name in own
-    }
-
-    def capture(on: bool) -> None:
-        seen.clear()  # so that the last maps are not kept alive
-        unet.set_attn_processor(dict(capturing if on else own))  # a copy: diffusers empties the dictionary that it is given
-
-    def predict(noisy, t, text):
-        seen.clear()
-        noise = unet(noisy, t, text).sample
-        maps = torch.stack([probabilities.mean(dim=1) for probabilities in seen]).mean(dim=0)  # (B, Q, T)
-        return noise, maps.transpose(1, 2).unflatten(2, noisy.shape[-2:])  # (B, T, h, w)
-
-    capture(True)
-    return predict, capture
-
-
 @torch.no_grad()
 def validate(predict: Callable, text_encoder, data: TrainingSet, signal: torch.Tensor) -> dict[str, float]:
-    """Noise error on unseen scenes at three noise levels, what a wrong caption adds to it, and how often a class word's map peaks on
-    its object (at t = 500)."""
+    """Noise error on unseen scenes at three noise levels, what a wrong caption adds to it, and `map_peak`: how often a
+    class word's map peaks on its object (at t = 500).
+    """
     device = signal.device
     noise = torch.randn(data.latents.shape, generator=torch.Generator().manual_seed(0)).to(device)
     clean, masks = data.latents.float().to(device), data.masks.float().to(device) / 255
@@ -122,10 +80,10 @@ def validate(predict: Callable, text_encoder, data: TrainingSet, signal: torch.T
         row[f"error_{level}"] = F.mse_loss(right, noise).item()
         row[f"wrong_caption_{level}"] = F.mse_loss(wrong, noise).item() / row[f"error_{level}"] - 1
         if level == 500:
-            chosen = maps.gather(1, data.positions.to(device)[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))  # (B, 3, h, w)
-            peaks = chosen.flatten(2).argmax(dim=2, keepdim=True)
+            positions = data.positions.to(device)
+            peaks = maps_at(maps, positions).flatten(2).argmax(dim=2, keepdim=True)  # (B, 3, 1)
             on_object = masks.flatten(2).gather(2, peaks)[..., 0] > 0.5
-            row["map_peak"] = on_object[data.positions.to(device) > 0].float().mean().item()
+            row["map_peak"] = on_object[positions > 0].float().mean().item()
     return row
 
 
@@ -140,26 +98,30 @@ def train_unet(
     every: int = 1000,
     on_progress: Callable[[StableDiffusionPipeline, int], None],
 ) -> None:
-    """Train `pipe`'s UNet and text encoder in place up to `settings.images`, resuming from `work`; they end as their EMA.
+    """Train `pipe`'s UNet and text encoder in place up to `settings.images`, resuming from `work`, to their EMA.
 
-    Each CHECKPOINT_EVERY steps a checkpoint is written; each `every` steps a line is printed and appended to `work/training.csv`, and
-    `on_progress(pipe, step)` is called with the EMA weights in the pipeline.
+    Each CHECKPOINT_EVERY steps a checkpoint is written; each `every` steps a line is printed and appended to
+    `work/training.csv`, and `on_progress(pipe, step)` is called with the EMA weights in the pipeline.
     """
     torch.manual_seed(settings.seed)
     signal = new_scheduler().alphas_cumprod.to(device)  # (1000,), the share of signal at each step
     tokenizer, unet, text_encoder = pipe.tokenizer, pipe.unet.to(device), pipe.text_encoder.to(device)
-    rows = UsedRows(text_encoder, torch.cat([data.ids, tokenizer([""], padding="max_length", return_tensors="pt").input_ids]),
-                    tokenizer.convert_tokens_to_ids(RARE_WORD))  # fmt: skip
+    empty_ids = tokenizer([""], padding="max_length", return_tensors="pt").input_ids  # (1, 77)
+    rows = UsedRows(text_encoder, torch.cat([data.ids, empty_ids]), tokenizer.convert_tokens_to_ids(RARE_WORD))
     text_encoder.to(device)
-    empty = rows.compact[tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]]
+    empty = rows.compact[empty_ids[0]]
     data_ids = rows.compact[data.ids]
     unseen = TrainingSet(unseen.latents, rows.compact[unseen.ids], unseen.masks, unseen.positions)
     trained = torch.nn.ModuleDict({"unet": unet, "text": text_encoder}).train().requires_grad_(True)
-    ema = torch.nn.ParameterList(torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in trained.parameters())
-    optimiser = torch.optim.AdamW(trained.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    copies = (torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in trained.parameters())
+    ema = torch.nn.ParameterList(copies)
+    optimiser = torch.optim.AdamW(
+        trained.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     first = load_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser)
     predict, capture = grounded_predictor(unet)
-    fast_predict = torch.compile(predict)  # used with one shape and mode only: each other one would cost minutes of compiling
+    # Used with one shape and mode only: each other one would cost minutes of compiling.
+    fast_predict = torch.compile(predict)
     level_weight_of = level_weights(signal, settings.snr_cap, settings.noise_balance)
     steps = settings.images // settings.batch
     started = time.perf_counter()
@@ -168,7 +130,8 @@ def train_unet(
         rng = np.random.default_rng([settings.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         warm = min(1.0, (step + 1) / settings.warmup)
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * warm * (0.03 + 0.97 * float(np.cos(np.pi / 2 * step / steps)) ** 2)
+        fall = 0.03 + 0.97 * float(np.cos(np.pi / 2 * step / steps)) ** 2
+        optimiser.param_groups[0]["lr"] = settings.learning_rate * warm * fall
         chosen = torch.from_numpy(rng.integers(len(data.latents), size=settings.batch))
         ids, positions = data_ids[chosen], data.positions[chosen]
         if rng.random() < settings.rare_word:
@@ -189,25 +152,29 @@ def train_unet(
         place_weight = 1 + (settings.object_weight - 1) * masks.sum(dim=1, keepdim=True).clamp_max(1)  # (B, 1, 16, 16)
         weights = (level_weight * place_weight / place_weight.mean()).expand_as(noise)
         error = (weights * (predicted - noise).square()).mean()
-        looked = maps.gather(1, positions.to(device)[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))  # (B, 3, h, w)
-        grounded = grounding_loss(looked, masks * (~dropped).to(device)[:, None, None, None])
+        class_maps = maps_at(maps, positions.to(device))  # (B, 3, h, w)
+        grounding = grounding_loss(class_maps, masks * (~dropped).to(device)[:, None, None, None])
         optimiser.zero_grad()
-        (error + settings.grounding * grounded).backward()
+        (error + settings.grounding * grounding).backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimiser.step()
         decay = min(settings.ema, (step + 1) / (step + 20))
         torch._foreach_lerp_(list(ema), [p.detach() for p in trained.parameters()], 1 - decay)
-        averages = averages.lerp(torch.tensor([error.item(), grounded.item()]), 1 / min(step - first + 1, 200))
+        averages = averages.lerp(torch.tensor([error.item(), grounding.item()]), 1 / min(step - first + 1, 200))
         if (step + 1) % 100 == 0 or step == steps - 1:
             rate = (step + 1 - first) * settings.batch / (time.perf_counter() - started)
             eta = (steps - step - 1) * settings.batch / rate / 60
-            print(f"unet step {step + 1}/{steps}  error {averages[0]:.4f}  grounding {averages[1]:.3f}  "
-                  f"{rate:.1f} images/s  ETA {eta:.0f} min", flush=True)  # fmt: skip
+            print(
+                f"unet step {step + 1}/{steps}  error {averages[0]:.4f}  grounding {averages[1]:.3f}  "
+                f"{rate:.1f} images/s  ETA {eta:.0f} min",
+                flush=True,
+            )
         if (step + 1) % CHECKPOINT_EVERY == 0 or step == steps - 1:
             save_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser, step + 1)
         if (step + 1) % every == 0 or step == steps - 1:
             with _holding(trained, ema):
-                row = {"images": (step + 1) * settings.batch, "error": averages[0].item(), "grounding": averages[1].item()}
+                means = {"error": averages[0].item(), "grounding": averages[1].item()}
+                row = {"images": (step + 1) * settings.batch, **means}
                 row |= validate(predict, text_encoder, unseen, signal)
                 print("  ".join(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
                 _append_row(work / "training.csv", row)
@@ -217,7 +184,7 @@ def train_unet(
                 rows.install()
                 capture(True)
     with torch.no_grad():
-        for parameter, average in zip(trained.parameters(), ema):
+        for parameter, average in zip(trained.parameters(), ema, strict=True):
             parameter.copy_(average)
     rows.restore()
     capture(False)

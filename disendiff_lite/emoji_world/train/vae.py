@@ -23,20 +23,32 @@ def random_crops(pictures: np.ndarray, rng: np.random.Generator, count: int) -> 
     rows = rng.integers(len(pictures), size=count)
     tops = rng.integers(8, 65 - CROP, size=count)  # the top rows are nearly always sky
     lefts = rng.integers(0, 65 - CROP, size=count)
-    crops = np.stack([pictures[r, t : t + CROP, c : c + CROP] for r, t, c in zip(rows, tops, lefts)])
+    crops = np.stack([pictures[r, t : t + CROP, c : c + CROP] for r, t, c in zip(rows, tops, lefts, strict=True)])
     return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1  # (count, 3, CROP, CROP)
 
 
 @torch.no_grad()
 def reconstruction_psnr(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio (dB) of the reconstruction of each of uint8 (N, 64, 64, 3) pictures, float32 (N,)."""
-    found = []
+    values = []
     for part in torch.from_numpy(pictures).split(BATCH):
         x = part.permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1  # (B, 3, 64, 64)
         y = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
         errors = ((x - y).float() / 2).square().mean(dim=(1, 2, 3))  # (B,)
-        found.append(-10 * errors.log10())
-    return torch.cat(found).cpu().numpy()
+        values.append(-10 * errors.log10())
+    return torch.cat(values).cpu().numpy()
+
+
+@torch.no_grad()
+def through_autoencoder(pictures: np.ndarray, vae: AutoencoderKL, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Pictures, uint8 (B, 64, 64, 3), as the autoencoder gives them back; `rng` disturbs their latents a little."""
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = vae.encode(x).latent_dist.mode()
+    if rng is not None:
+        noise = rng.normal(size=latents.shape) * rng.uniform(0, 0.2, (len(x), 1, 1, 1))
+        latents = latents + torch.from_numpy(noise).float() * latents.std()
+    decoded = vae.decode(latents).sample.clamp(-1, 1)
+    return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def train_vae(
@@ -54,18 +66,19 @@ def train_vae(
     Compiled, because group normalisation at full resolution is what costs (on two CPU cores twice as fast as eager).
 
     pictures, unseen: uint8 (N, 64, 64, 3), to train on and to measure with.
-    start: a finished autoencoder of which the decoder alone is trained further, widened if it is narrower than a new one: a UNet that
-        has learned its latents stays valid.
+    start: a finished autoencoder of which the decoder alone is trained further, widened if it is narrower than a new
+        one: a UNet that has learned its latents stays valid.
     """
     torch.manual_seed(seed)
     vae = (widened(start) if start else new_vae()).to(device, memory_format=torch.channels_last).train()
     if start:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    encoding = copy.deepcopy(start).requires_grad_(False).to(vae.device, vae.dtype) if start else vae  # the narrower, the faster
+    # The narrower encoder is the faster one.
+    encoding = copy.deepcopy(start).requires_grad_(False).to(vae.device, vae.dtype) if start else vae
     ema = copy.deepcopy(vae).requires_grad_(False)
     trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
-    averaged = [e for e, p in zip(ema.parameters(), vae.parameters()) if p.requires_grad]
+    averaged = [e for e, p in zip(ema.parameters(), vae.parameters(), strict=True) if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     steps = crops // BATCH
     checkpoint = work / ("decoder.safetensors" if start else "vae.safetensors")
@@ -80,8 +93,10 @@ def train_vae(
 
     started = time.perf_counter()
     for step in range(first, steps):
-        x = random_crops(pictures, np.random.default_rng([seed, step]), BATCH).to(device, memory_format=torch.channels_last)
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * min(1, (step + 1) / 200) * (0.02 + 0.98 * np.cos(np.pi / 2 * step / steps) ** 2)
+        x = random_crops(pictures, np.random.default_rng([seed, step]), BATCH)
+        x = x.to(device, memory_format=torch.channels_last)
+        fall = 0.02 + 0.98 * np.cos(np.pi / 2 * step / steps) ** 2
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * min(1, (step + 1) / 200) * fall
         loss = losses(x, torch.randn(BATCH, 4, CROP // 4, CROP // 4, device=device))
         optimiser.zero_grad()
         loss.backward()
@@ -91,8 +106,9 @@ def train_vae(
         torch._foreach_lerp_(averaged, [parameter.detach() for parameter in trained], 1 - decay)
         if step % 250 == 249 or step == steps - 1:
             rate = (step + 1 - first) * BATCH / (time.perf_counter() - started)
+            psnr = reconstruction_psnr(ema, unseen).mean()
             print(
-                f"vae step {step + 1}/{steps}  loss {loss.item():.4f}  unseen {reconstruction_psnr(ema, unseen).mean():.2f} dB  "
+                f"vae step {step + 1}/{steps}  loss {loss.item():.4f}  unseen {psnr:.2f} dB  "
                 f"{rate:.0f} crops/s  ETA {(steps - step - 1) * BATCH / rate / 60:.1f} min",
                 flush=True,
             )

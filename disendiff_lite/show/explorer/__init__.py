@@ -1,0 +1,1 @@
+"""Attention maps to explore by hand, in a notebook and as one offline page."""

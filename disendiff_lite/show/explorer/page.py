@@ -1,8 +1,9 @@
 """The explorer as one HTML file that needs nothing else: no kernel, no server, no network; a double click opens it.
 
-Its controls and its look are those of the widget. The maps travel as numbers, so that the page can take means over steps,
-layers and heads itself: a byte for each value of a map, with that map's lowest value and range as float32. A value is thereby
-rounded by at most 1/510 of the range of its map. All bytes are deflated together and written as base64.
+Its controls and its look are those of the widget. The maps travel as numbers, so that the page can take means over
+steps,
+layers and heads itself: a byte for each value of a map, with that map's lowest value and range as float32. A value is
+thereby rounded by at most 1/510 of the range of its map. All bytes are deflated together and written as base64.
 """
 
 import base64
@@ -22,7 +23,7 @@ from disendiff_lite.show.maps import SMALL
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import read_text, write_text
 
-PARTS = Path(__file__).parent / "explorer"
+PARTS = Path(__file__).parent / "static"
 SCRIPTS = ("numbers.js", "tiles.js", "save.js", "page.js")
 LARGEST = 2**27  # values of maps; browsers hold no longer text than a few times this
 
@@ -41,7 +42,9 @@ def write_explorer(
     records = check_records(record, other, names)
     size = sum(maps.size for each in records for maps in each.maps.values())
     if size > LARGEST:
-        raise UserError(f"The maps are too many for a page ({size / 1e6:.0f} million values): record fewer grids, steps or words.")
+        raise UserError(
+            f"The maps are too many for a page ({size / 1e6:.0f} million values): record fewer grids, steps or words."
+        )
     shown = "" if other is None else ", ".join(names)
     facts = _facts(record, len(records), names, chosen_words(record, words))
     write_text(path, _page(f"Attention: {record.prompt}{f' ({shown})' if shown else ''}", facts, _numbers(records)))
@@ -60,7 +63,9 @@ def quantise(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _numbers(records: Sequence[AttentionRecord]) -> bytes:
-    """For each record its picture, then for each grid the lowest values, the spans and the bytes of its maps; then the colours."""
+    """For each record its picture, then for each grid the lowest values, the spans and the bytes of its maps; then the
+    colours.
+    """
     parts = []
     for record in records:
         parts.append(picture_tile(record.picture).tobytes())
@@ -78,7 +83,8 @@ def _facts(record: AttentionRecord, records: int, names: Sequence[str], words: S
         "prompt": record.prompt,
         "names": list(names) if records > 1 else [""],
         "words": [
-            {"label": label, "role": role, "shown": place in words} for place, (label, role) in enumerate(zip(labels, record.roles))
+            {"label": label, "role": role, "shown": place in words}
+            for place, (label, role) in enumerate(zip(labels, record.roles))
         ],
         "steps": [step_label(record, step) for step in (None, *range(len(record.times)))],  # the mean first
         "grids": [
@@ -97,7 +103,8 @@ def _page(title: str, facts: dict, numbers: bytes) -> str:
     """The template with its places filled; the policy lets nothing run or load but what is written here."""
     style = read_text(PARTS / "page.css")
     script = "\n".join(read_text(PARTS / name) for name in SCRIPTS)
-    policy = f"default-src 'none'; script-src {_fingerprint(script)}; style-src {_fingerprint(style)}; base-uri 'none'; form-action 'none'"
+    allowed = f"script-src {_fingerprint(script)}; style-src {_fingerprint(style)}"
+    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
     filled = {
         "POLICY": policy,
         "TITLE": escape(title),

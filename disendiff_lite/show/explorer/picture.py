@@ -1,6 +1,8 @@
-"""Attention maps of a view as one picture, in a few milliseconds: numpy and PIL, where a matplotlib figure takes a second.
+"""Attention maps of a view as one picture, in a few milliseconds: numpy and PIL, where a matplotlib figure takes a
+second.
 
-A card for each word holds its map from each record, the first card the pictures themselves. The offline page draws the same.
+A card for each word holds its map from each record, the first card the pictures themselves. The offline page draws the
+same.
 """
 
 import textwrap
@@ -40,7 +42,9 @@ def draw_view(records: Sequence[AttentionRecord], names: Sequence[str], view: Vi
     cards = [("picture", "", tiles, [""] * len(records))]
     for column, word in enumerate(view.words):
         drawn = [overlay_tile(each, tile, view.strength) for each, tile in zip(places[:, column], tiles)]
-        cards.append((labels[word], roles[word], drawn, [range_label(values, view.shared) for values in maps[:, column]]))
+        cards.append(
+            (labels[word], roles[word], drawn, [range_label(values, view.shared) for values in maps[:, column]])
+        )
     sheet = _Sheet(tiles, len(cards), textwrap.wrap(records[0].prompt, 90))
     sheet.write_title(describe(records[0], view))
     for place, card in enumerate(cards):
@@ -50,7 +54,7 @@ def draw_view(records: Sequence[AttentionRecord], names: Sequence[str], view: Vi
 
 
 def picture_tile(picture: np.ndarray) -> np.ndarray:
-    """A picture at the size of a tile, uint8 (height, width, 3): the longer side is SIDE, small ones keep crisp pixels."""
+    """A picture at the size of a tile, uint8 (height, width, 3): its longer side is SIDE, small ones stay crisp."""
     image = Image.fromarray(picture)
     scale = SIDE / max(image.size)
     crisp = max(image.size) <= SMALL
@@ -65,13 +69,18 @@ def colour_places(maps: np.ndarray, shared: bool) -> np.ndarray:
 
 
 def overlay_tile(places: np.ndarray, tile: np.ndarray, strength: float) -> np.ndarray:
-    """A map over the grey picture, uint8 (height, width, 3). places: (h, w), from colour_places. tile: from picture_tile."""
+    """A map over the grey picture, uint8 (height, width, 3). places: (h, w), from colour_places. tile: from
+    picture_tile.
+    """
     height, width = tile.shape[:2]
     enlarged = np.asarray(Image.fromarray(places).resize((width, height), Image.Resampling.NEAREST))  # (height, width)
     opacity = _opacities(strength)  # (256, 1)
     grey = np.asarray(Image.fromarray(tile).convert("L"))[..., None]  # (height, width, 1)
     # What each place adds is looked up and not computed anew for each pixel; + 0.5 rounds.
-    over, through = (map_colours() * opacity + 0.5)[enlarged], (1 - opacity)[enlarged]  # (height, width, 3), (height, width, 1)
+    over, through = (
+        (map_colours() * opacity + 0.5)[enlarged],
+        (1 - opacity)[enlarged],
+    )  # (height, width, 3), (height, width, 1)
     return (grey * through + over).astype(np.uint8)
 
 

@@ -19,9 +19,11 @@ STRENGTH = 0.6  # of the maps over the picture, unless it is chosen: about that 
 class View:
     """One look at a record, or at two.
 
-    words: numbers of the record's words, from 0. grid: its name, "16x16". step, layer, head: numbers from 0, None for the mean.
+    words: numbers of the record's words, from 0. grid: its name, "16x16". step, layer, head: numbers from 0, None for
+        the mean.
     strength: of the maps over the picture, in [0, 1]; 0 shows the picture alone, 1 the map alone.
-    shared: one colour scale for all maps, from 0 to their highest value; else each is stretched from its lowest to its highest.
+    shared: one colour scale for all maps, from 0 to their highest value; else each is stretched from its lowest to its
+        highest.
     """
 
     words: tuple[int, ...]
@@ -33,11 +35,13 @@ class View:
     shared: bool = True
 
 
-def check_records(record: AttentionRecord, other: AttentionRecord | None, names: Sequence[str]) -> tuple[AttentionRecord, ...]:
+def check_records(
+    record: AttentionRecord, other: AttentionRecord | None, names: Sequence[str]
+) -> tuple[AttentionRecord, ...]:
     """The one record or the two, which can be shown under the same controls.
 
-    names: of the two. Raises UserError if the two differ in words, steps, grids, layers or heads, if a value is not a finite
-    number, or if there are not two different names.
+    names: of the two. Raises UserError if the two differ in words, steps, grids, layers or heads, if a value is not a
+    finite number, or if there are not two different names.
     """
     records = (record,) if other is None else (record, other)
     if other is not None:
@@ -47,7 +51,8 @@ def check_records(record: AttentionRecord, other: AttentionRecord | None, names:
         for what in first:
             if first[what] != second[what]:
                 raise UserError(
-                    f"The two records differ in their {what} ({shorten(first[what], 60)} and {shorten(second[what], 60)}):"
+                    f"The two records differ in their {what} ({shorten(first[what], 60)} and"
+                    f" {shorten(second[what], 60)}):"
                     " record both with the same prompt and settings."
                 )
     if not all(np.isfinite(maps).all() for each in records for maps in each.maps.values()):
@@ -62,7 +67,8 @@ def word_labels(record: AttentionRecord) -> tuple[str, ...]:
 
 
 def chosen_words(record: AttentionRecord, words: Sequence[str] | None) -> tuple[int, ...]:
-    """Numbers of the words with these labels, in the prompt's order; None takes the modifiers and classes, or all without such.
+    """Numbers of the words with these labels, in the prompt's order; None takes the modifiers and classes, or all
+    without such.
 
     Raises UserError naming the nearest word if there is no such one.
     """
@@ -82,7 +88,7 @@ def select_maps(records: Sequence[AttentionRecord], view: View) -> np.ndarray:
 
 
 def overlay_opacities(strength: float) -> tuple[float, float]:
-    """Opacity of the lowest and of the highest attention: both 0 at strength 0 and 1 at strength 1, far apart between."""
+    """Opacity of the lowest and of the highest attention: both 0 at strength 0, both 1 at strength 1."""
     return strength**2, strength * (2 - strength)
 
 

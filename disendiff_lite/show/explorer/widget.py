@@ -1,7 +1,7 @@
 """Attention maps to look at with your own hands: a widget that shows what was recorded, without calling a model.
 
-It is made of core ipywidgets alone, for JupyterLab, VS Code and Colab. Beside it stands explorer.figure(), for readers without
-a kernel; AttentionRecord.to_html writes its twin, a page that needs no kernel at all.
+It is made of core ipywidgets alone, for JupyterLab, VS Code and Colab. Beside it stands explorer.figure(), for readers
+without a kernel; show.write_explorer writes its twin, a page that needs no kernel at all.
 """
 
 import io
@@ -35,9 +35,10 @@ PLAY_EVERY = 300  # milliseconds
 class AttentionExplorer(ipywidgets.VBox):
     """Maps of an attention record under controls for words, step, grid, layer, head, overlay and colour scale.
 
-    record: what is shown. other: a second one of the same prompt and settings, shown under the first by the same controls.
-    names: of the two. words: shown at first, as the record names them (a second "a" is "a (2)"); None takes the modifiers and
-    classes, or all words without such.
+    record: what is shown. other: a second one of the same prompt and settings, shown under the first by the same
+        controls.
+    names: of the two. words: shown at first, as the record names them (a second "a" is "a (2)"); None takes the
+    modifiers and classes, or all words without such.
 
     Raises UserError if there is no such word, or the two records cannot be compared.
     """
@@ -104,7 +105,9 @@ class AttentionExplorer(ipywidgets.VBox):
             )
             for place, (label, role) in enumerate(zip(word_labels(record), record.roles))
         ]
-        steps = [(step_label(record, step), MEAN if step is None else step) for step in (None, *range(len(record.times)))]
+        steps = [
+            (step_label(record, step), MEAN if step is None else step) for step in (None, *range(len(record.times)))
+        ]
         self._play = ipywidgets.Play(min=0, max=len(record.times), interval=PLAY_EVERY, layout={"width": "auto"})
         self._step = _described(ipywidgets.SelectionSlider, "step", "26em", options=steps, readout=False)
         self._said = ipywidgets.Label()  # the slider's own readout would be cut

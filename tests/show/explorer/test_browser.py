@@ -1,5 +1,6 @@
-"""The explorers in a real browser: the offline page opened from disk without a network, a report that holds it, and the widget in
-JupyterLab. They need Chromium and its driver (Debian, Ubuntu: apt install chromium chromium-driver) and are skipped without.
+"""The explorers in a real browser: the offline page opened from disk without a network, a report that holds it, and the
+widget in JupyterLab. They need Chromium and its driver (Debian, Ubuntu: apt install chromium chromium-driver) and are
+skipped without.
 """
 
 import base64
@@ -24,6 +25,7 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 from disendiff_lite.report.page import explorer_section, render_page
+from disendiff_lite.show.explorer.page import write_explorer
 from disendiff_lite.show.explorer.picture import colour_places, draw_view, overlay_tile, picture_tile, range_label
 from disendiff_lite.show.explorer.view import View, select_maps
 
@@ -31,13 +33,23 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 DRIVER = shutil.which("chromedriver")
 NAMES = ("before", "after")
 SCREEN = "--window-size=1300,1100"
-QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", SCREEN)
+QUIET = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    SCREEN,
+)
 PATIENCE = 120  # seconds, for what takes a few on a machine that has nothing else to do
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="no Chromium with chromedriver here (apt install chromium chromium-driver)"
+    CHROMIUM is None or DRIVER is None,
+    reason="no Chromium with chromedriver here (apt install chromium chromium-driver)",
 )
 
 
@@ -93,26 +105,37 @@ def assert_shows(browser, records, view: View) -> None:
     maps = select_maps(records, view)
     tiles = [picture_tile(record.picture) for record in records]
     places = colour_places(maps, view.shared)
-    expected = [overlay_tile(places[row, column], tiles[row], view.strength)
-                for column in range(len(view.words)) for row in range(len(records))]
+    expected = [
+        overlay_tile(places[row, column], tiles[row], view.strength)
+        for column in range(len(view.words))
+        for row in range(len(records))
+    ]
     shown = canvases(browser)
     assert len(shown) == len(records) + len(expected)
     for tile, picture in zip(tiles, shown):
         assert np.array_equal(tile, picture)
-    for one, other in zip(expected, shown[len(records):]):
+    for one, other in zip(expected, shown[len(records) :]):
         assert np.abs(one.astype(int) - other).max() <= 8  # a place on the colour scale more or less
-    numbers = [number for text in texts(browser, "figcaption .value") for number in text.replace("max", "").split("to") if number]
-    written = [range_label(maps[row, column], view.shared) for column in range(len(view.words)) for row in range(len(records))]
+    numbers = [
+        number
+        for text in texts(browser, "figcaption .value")
+        for number in text.replace("max", "").split("to")
+        if number
+    ]
+    written = [
+        range_label(maps[row, column], view.shared) for column in range(len(view.words)) for row in range(len(records))
+    ]
     truth = [number for text in written for number in text.replace("max", "").split("to")]
     assert np.allclose([float(number) for number in numbers], [float(number) for number in truth], atol=6e-4)
 
 
 def test_the_page_works_from_disk_without_a_network(new_record, tmp_path, browser):
     records = (new_record(), new_record(1))
-    records[0].to_html(tmp_path / "explorer.html", records[1], names=NAMES)
+    write_explorer(tmp_path / "explorer.html", records[0], records[1], names=NAMES)
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd(
-        "Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        "Network.emulateNetworkConditions",
+        {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
     )
     opened(browser, tmp_path / "explorer.html")
     assert_shows(browser, records, View((1, 2, 5), "16x16"))
@@ -120,7 +143,9 @@ def test_the_page_works_from_disk_without_a_network(new_record, tmp_path, browse
     move(browser, "#step", 3)
     assert texts(browser, "#step-label") == ["step 3 of 5, noise level 500"]
     after = canvases(browser)
-    assert all(not np.array_equal(one, other) for one, other in zip(before[2:], after[2:]))  # the first two are the pictures
+    assert all(
+        not np.array_equal(one, other) for one, other in zip(before[2:], after[2:])
+    )  # the first two are the pictures
     assert_shows(browser, records, View((1, 2, 5), "16x16", step=2))
 
     boxes = browser.find_elements(By.CSS_SELECTOR, "#words input")
@@ -140,7 +165,7 @@ def test_the_page_works_from_disk_without_a_network(new_record, tmp_path, browse
 
 def test_the_page_saves_the_picture_that_the_widget_draws(new_record, tmp_path, browser):
     records = (new_record(), new_record(1))
-    records[0].to_html(tmp_path / "explorer.html", records[1], names=NAMES)
+    write_explorer(tmp_path / "explorer.html", records[0], records[1], names=NAMES)
     opened(browser, tmp_path / "explorer.html")
     move(browser, "#step", 2)
     browser.find_element(By.ID, "save").click()
@@ -154,7 +179,7 @@ def test_the_page_saves_the_picture_that_the_widget_draws(new_record, tmp_path, 
 
 def test_odd_words_are_shown_as_they_are(new_record, tmp_path, browser):
     words = ("</script><b>a</b>", "<new1>", "&lt;cat", "猫", "a", "dog")
-    new_record(prompt=" ".join(words), words=words).to_html(tmp_path / "explorer.html", words=words)
+    write_explorer(tmp_path / "explorer.html", new_record(prompt=" ".join(words), words=words), words=words)
     opened(browser, tmp_path / "explorer.html")
     assert texts(browser, "h1") == [" ".join(words)]
     assert texts(browser, "#words label span") == list(words)
@@ -162,7 +187,7 @@ def test_odd_words_are_shown_as_they_are(new_record, tmp_path, browser):
 
 
 def test_play_goes_through_the_steps_once(new_record, tmp_path, browser):
-    new_record().to_html(tmp_path / "explorer.html")
+    write_explorer(tmp_path / "explorer.html", new_record())
     opened(browser, tmp_path / "explorer.html")
     play = browser.find_element(By.ID, "play")
     play.click()
@@ -172,8 +197,8 @@ def test_play_goes_through_the_steps_once(new_record, tmp_path, browser):
 
 
 def test_a_report_holds_the_page_in_a_frame(new_record, tmp_path, browser):
-    new_record().to_html(tmp_path / "attention.html")
-    section = explorer_section(tmp_path / "attention.html")
+    write_explorer(tmp_path / "attention-maps.html", new_record())
+    section = explorer_section(tmp_path / "attention-maps.html")
     (tmp_path / "report.html").write_text(render_page("A run", [section], [], []), encoding="utf-8")
     browser.get((tmp_path / "report.html").as_uri())
     frame = browser.find_element(By.CSS_SELECTOR, "iframe")
@@ -198,11 +223,23 @@ def lab(tmp_path):
     token, folder = secrets.token_hex(16), tmp_path / "notebooks"
     folder.mkdir()
     kept = {f"JUPYTER_{kind}_DIR": str(tmp_path / "jupyter" / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={folder}",
+        "--expose-app-in-browser",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     with open(tmp_path / "lab.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | kept | {"IPYTHONDIR": str(tmp_path / "ipython")})
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | kept | {"IPYTHONDIR": str(tmp_path / "ipython")}
+        )
     yield f"http://127.0.0.1:{port}/lab/tree/test.ipynb?token={token}", folder
     server.terminate()
     server.wait(timeout=20)
@@ -216,20 +253,32 @@ def reachable(browser, url: str) -> bool:
 def test_the_widget_in_jupyterlab(new_record, lab, browser):
     url, folder = lab
     new_record().save(folder / "record.npz")
-    lines = ["from disendiff_lite.recording import AttentionRecord", "from disendiff_lite.widgets import AttentionExplorer",
-             "explorer = AttentionExplorer(AttentionRecord.load('record.npz'))", "explorer"]
+    lines = [
+        "from disendiff_lite.attention_record import AttentionRecord",
+        "from disendiff_lite.show import AttentionExplorer",
+        "explorer = AttentionExplorer(AttentionRecord.load('record.npz'))",
+        "explorer",
+    ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells = [nbformat.v4.new_code_cell("\n".join(lines))]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "test.ipynb")
 
-    WebDriverWait(browser, PATIENCE, poll_frequency=0.5, ignored_exceptions=[Exception]).until(lambda _: reachable(browser, url))
-    # Nothing has the focus by itself in every version of a headless browser, and commands go to the notebook that was activated.
-    status = """const shell = window.jupyterapp?.shell, panel = [...(shell?.widgets("main") ?? [])].find((one) => one.sessionContext);
+    WebDriverWait(browser, PATIENCE, poll_frequency=0.5, ignored_exceptions=[Exception]).until(
+        lambda _: reachable(browser, url)
+    )
+    # Nothing has the focus by itself in every version of a headless browser, and commands go to the notebook that was
+    # activated.
+    status = """const shell = window.jupyterapp?.shell, 
+        panel = [...(shell?.widgets("main") ?? [])].find((one) => one.sessionContext);
                 if (panel) shell.activateById(panel.id);
                 return panel?.sessionContext.session?.kernel?.status"""
-    wait(browser, lambda: browser.execute_script(status) == "idle", PATIENCE)  # before, it would ask which kernel to take
+    wait(
+        browser, lambda: browser.execute_script(status) == "idle", PATIENCE
+    )  # before, it would ask which kernel to take
     browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    image = wait(browser, lambda: next(iter(browser.find_elements(By.CSS_SELECTOR, "img.disendiff-maps")), None), PATIENCE)
+    image = wait(
+        browser, lambda: next(iter(browser.find_elements(By.CSS_SELECTOR, "img.disendiff-maps")), None), PATIENCE
+    )
     wait(browser, lambda: image.get_property("naturalWidth") > 0)
     chips = [chip.text for chip in browser.find_elements(By.CSS_SELECTOR, "button.widget-toggle-button")]
     assert chips == ["a", "<new1> · modifier", "cat · class", "and", "a (2)", "dog · class"]

@@ -1,4 +1,6 @@
-"""The offline page holds the very maps of the record, rounded as it says, in a small file that needs nothing and runs nothing else."""
+"""The offline page holds the very maps of the record, rounded as it says, in a small file that needs nothing and runs
+nothing else.
+"""
 
 import base64
 import json
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from disendiff_lite.show.explorer import page as explorer_page
-from disendiff_lite.show.explorer.page import quantise
+from disendiff_lite.show.explorer.page import quantise, write_explorer
 from disendiff_lite.show.explorer.picture import map_colours, picture_tile
 from disendiff_lite.support.errors import UserError
 
@@ -23,7 +25,10 @@ def contents(path) -> tuple[dict, bytes]:
 
 
 def test_values_are_rounded_by_at_most_1_510_of_each_maps_range():
-    maps = np.random.default_rng(0).random((3, 2, 8, 8)).astype(np.float32) * np.array([1, 1e-4, 0])[:, None, None, None] + 0.2
+    maps = (
+        np.random.default_rng(0).random((3, 2, 8, 8)).astype(np.float32) * np.array([1, 1e-4, 0])[:, None, None, None]
+        + 0.2
+    )
     lowest, span, places = quantise(maps)
     assert places.dtype == np.uint8 and lowest.shape == span.shape == (3, 2)
     restored = lowest[..., None, None] + places / 255 * span[..., None, None]
@@ -33,7 +38,7 @@ def test_values_are_rounded_by_at_most_1_510_of_each_maps_range():
 
 def test_the_page_holds_the_maps(new_record, tmp_path):
     records = (new_record(), new_record(1))
-    records[0].to_html(tmp_path / "new" / "both.html", records[1], names=("one", "two"), words=["dog"])
+    write_explorer(tmp_path / "new" / "both.html", records[0], records[1], names=("one", "two"), words=["dog"])
     facts, numbers = contents(tmp_path / "new" / "both.html")
     assert facts["names"] == ["one", "two"] and facts["steps"][0] == "mean of 5 steps" and len(facts["steps"]) == 6
     assert [word["label"] for word in facts["words"] if word["shown"]] == ["dog"]
@@ -59,13 +64,13 @@ def test_the_page_holds_the_maps(new_record, tmp_path):
 def test_a_usual_record_makes_a_small_page(new_record, tmp_path):
     maps = np.random.default_rng(0).random((25, 3, 4, 8, 16, 16)).astype(np.float16)  # noise: nothing compresses less
     words = {"words": tuple("abcdefgh"), "positions": tuple(range(8)), "roles": ("",) * 8, "times": tuple(range(25))}
-    new_record(**words, layers={"16x16": ("x", "y", "z")}, maps={"16x16": maps}).to_html(tmp_path / "page.html")
+    write_explorer(tmp_path / "page.html", new_record(**words, layers={"16x16": ("x", "y", "z")}, maps={"16x16": maps}))
     assert (tmp_path / "page.html").stat().st_size < 1_200_000
 
 
 def test_no_word_or_prompt_can_break_out_of_its_place(new_record, tmp_path):
     evil = '</script><script>alert("1")</script>@@NUMBERS@@<!--'
-    new_record(prompt=evil, words=(evil, "<new1>", "cat", "and", "a", "dog")).to_html(tmp_path / "page.html")
+    write_explorer(tmp_path / "page.html", new_record(prompt=evil, words=(evil, "<new1>", "cat", "and", "a", "dog")))
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert html.count("<script") == html.count("</script>") == 3 and "<!--" not in html
     facts, _ = contents(tmp_path / "page.html")
@@ -74,7 +79,7 @@ def test_no_word_or_prompt_can_break_out_of_its_place(new_record, tmp_path):
 
 
 def test_the_page_loads_nothing_and_lets_nothing_else_run(new_record, tmp_path):
-    new_record().to_html(tmp_path / "page.html")
+    write_explorer(tmp_path / "page.html", new_record())
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert re.findall(r"(?:src|href)\s*=\s*[\"']", html) == [] and "http:" not in html and "https:" not in html
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
@@ -85,10 +90,10 @@ def test_what_cannot_be_written_is_explained(new_record, tmp_path, monkeypatch):
     record = new_record()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write"):
-        record.to_html(tmp_path / "file" / "page.html")
+        write_explorer(tmp_path / "file" / "page.html", record)
     with pytest.raises(UserError, match="differ in their noise levels"):
-        record.to_html(tmp_path / "page.html", new_record(times=(1, 2, 3, 4, 5)))
+        write_explorer(tmp_path / "page.html", record, new_record(times=(1, 2, 3, 4, 5)))
     monkeypatch.setattr(explorer_page, "LARGEST", 1000)
     with pytest.raises(UserError, match="too many for a page"):
-        record.to_html(tmp_path / "page.html")
+        write_explorer(tmp_path / "page.html", record)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -57,7 +57,9 @@ def test_pictures_grow_with_words_and_records(new_record):
 
 
 def test_long_names_and_prompts_do_not_widen_the_picture(new_record):
-    record = new_record(prompt="a very long prompt " * 12, words=("counterrevolutionaries-in-chief" * 2, *new_record().words[1:]))
+    record = new_record(
+        prompt="a very long prompt " * 12, words=("counterrevolutionaries-in-chief" * 2, *new_record().words[1:])
+    )
     plain = draw_view((new_record(),) * 2, ["before", "after"], View((0, 1), "16x16"))
     long = draw_view((record, record), ["before" * 9, "after" * 9], View((0, 1), "16x16"))
     assert long.width == plain.width and long.height > plain.height

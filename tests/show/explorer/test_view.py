@@ -1,4 +1,6 @@
-"""Views of records: the right words, steps, layers and heads, the wording that goes with them, and what cannot be compared."""
+"""Views of records: the right words, steps, layers and heads, the wording that goes with them, and what cannot be
+compared.
+"""
 
 import dataclasses
 
@@ -34,7 +36,9 @@ def test_maps_of_a_view_are_those_of_the_record(new_record):
     maps = select_maps(records, View((5, 1), "8x8", step=2, layer=1, head=0))
     assert np.array_equal(maps, [record.maps["8x8"][2, 1, 0][[5, 1]] for record in records])
     means = select_maps(records, View((2,), "16x16"))
-    assert np.allclose(means[1, 0], records[1].maps["16x16"][:, :, :, 2].astype(np.float32).mean(axis=(0, 1, 2)), atol=1e-6)
+    assert np.allclose(
+        means[1, 0], records[1].maps["16x16"][:, :, :, 2].astype(np.float32).mean(axis=(0, 1, 2)), atol=1e-6
+    )
 
 
 def test_a_view_in_words(new_record):
@@ -52,7 +56,10 @@ def test_an_overlay_goes_from_the_picture_alone_to_the_map_alone():
 @pytest.mark.parametrize(
     "changes, what",
     [
-        ({"words": ("a", "<new1>", "cow", "and", "a", "dog")}, r"words \(a <new1> cat and a dog and a <new1> cow and a dog\)"),
+        (
+            {"words": ("a", "<new1>", "cow", "and", "a", "dog")},
+            r"words \(a <new1> cat and a dog and a <new1> cow and a dog\)",
+        ),
         ({"times": (900, 700, 500, 300, 0)}, "noise levels"),
         ({"layers": {"16x16": ("x",) * 3, "8x8": ("y",) * 2}}, "layers"),
     ],

@@ -1,4 +1,6 @@
-"""The explorer widget, driven as a front end drives it: each control changes the picture at once, and no model is there to call."""
+"""The explorer widget, driven as a front end drives it: each control changes the picture at once, and no model is there
+to call.
+"""
 
 import io
 import statistics
@@ -24,7 +26,14 @@ def drawn(explorer: AttentionExplorer) -> np.ndarray:
 def test_each_control_changes_the_picture(new_record):
     explorer = AttentionExplorer(new_record())
     assert explorer.view == View((1, 2, 5), "16x16")
-    assert [chip.description for chip in explorer._chips] == ["a", "<new1> · modifier", "cat · class", "and", "a (2)", "dog · class"]
+    assert [chip.description for chip in explorer._chips] == [
+        "a",
+        "<new1> · modifier",
+        "cat · class",
+        "and",
+        "a (2)",
+        "dog · class",
+    ]
     changes = {
         "_step": 3,
         "_layer": 2,
@@ -37,7 +46,9 @@ def test_each_control_changes_the_picture(new_record):
         before = explorer._image.value
         getattr(explorer, name).value = value
         assert explorer._image.value != before, name
-    assert explorer.view == View((1, 2, 5), "8x8", step=3, strength=0.9, shared=False)  # other layers and heads: means again
+    assert explorer.view == View(
+        (1, 2, 5), "8x8", step=3, strength=0.9, shared=False
+    )  # other layers and heads: means again
     explorer._chips[2].value = False
     assert explorer.view.words == (1, 5)
     assert np.array_equal(drawn(explorer), draw_view((new_record(),), [""], explorer.view))
@@ -61,7 +72,9 @@ def test_the_static_figure_shows_the_same(new_record):
     panels = [ax for ax in figure.axes if ax.get_title() or len(ax.images) == 2]
     maps = [ax.images[-1] for ax in panels if len(ax.images) == 2]
     assert isinstance(figure, Figure) and len(maps) == 4
-    assert np.allclose(maps[3].get_array(), records[1].maps["16x16"][1, :, :, 5].astype(np.float32).mean(axis=(0, 1)), atol=1e-4)
+    assert np.allclose(
+        maps[3].get_array(), records[1].maps["16x16"][1, :, :, 5].astype(np.float32).mean(axis=(0, 1)), atol=1e-4
+    )
     assert np.allclose(maps[0].cmap(0.0)[3], 0.25) and np.allclose(maps[0].cmap(1.0)[3], 0.75)
     for chip in explorer._chips:
         chip.value = False
@@ -90,7 +103,10 @@ def test_what_cannot_be_shown_is_explained(new_record):
 
 
 def test_a_notebook_without_widgets_shows_a_line(new_record):
-    assert repr(AttentionExplorer(new_record())) == "AttentionExplorer of 'a <new1> cat and a dog': run the notebook to use it"
+    assert (
+        repr(AttentionExplorer(new_record()))
+        == "AttentionExplorer of 'a <new1> cat and a dog': run the notebook to use it"
+    )
 
 
 def test_a_change_is_fast(new_record):
@@ -98,12 +114,20 @@ def test_a_change_is_fast(new_record):
     random = np.random.default_rng(0)
     words = ("photo", "of", "a", "<new1>", "cat", "and", "<new2>", "dog")
     maps = random.random((25, 3, 4, 8, 16, 16)).astype(np.float16)
-    usual = {"words": words, "positions": tuple(range(1, 9)), "roles": ("", "", "", "modifier", "class", "", "modifier", "class"),
-             "times": tuple(range(961, 0, -40)), "layers": {"16x16": ("x", "y", "z")}, "maps": {"16x16": maps}}
+    usual = {
+        "words": words,
+        "positions": tuple(range(1, 9)),
+        "roles": ("", "", "", "modifier", "class", "", "modifier", "class"),
+        "times": tuple(range(961, 0, -40)),
+        "layers": {"16x16": ("x", "y", "z")},
+        "maps": {"16x16": maps},
+    }
     explorer = AttentionExplorer(new_record(**usual), new_record(1, **usual))
     seconds = []
     for step in range(25):
-        begun = time.process_time()  # others may compete for the cores in a test run: this is what the work itself takes
+        begun = (
+            time.process_time()
+        )  # others may compete for the cores in a test run: this is what the work itself takes
         explorer._step.value = step
         seconds.append(time.process_time() - begun)
     assert statistics.median(seconds) < LONGEST
