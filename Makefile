@@ -5,6 +5,7 @@
 # make all-pairs                              every shipped pair, and a page over all of them: runs/all-pairs/index.html
 # make notebooks                              execute all notebooks as they are and check them; copies go to runs/ci-notebooks
 # make test                                   all the tests, those of the notebooks among them
+# make test-fast                              without the slow ones, the notebooks and the browser
 #
 # The first run makes .venv and installs into it; later ones install nothing, until requirements.txt or pyproject.toml change.
 
@@ -22,7 +23,7 @@ SOURCE = $(if $(IMAGE),--image "$(IMAGE)" $(if $(CLASSES),--classes "$(CLASSES)"
 # Where the notebooks' tests keep the executed copies.
 export EXECUTED_NOTEBOOKS ?= runs/ci-notebooks
 
-.PHONY: report all-pairs notebooks test install
+.PHONY: report all-pairs notebooks test test-fast install
 .DELETE_ON_ERROR:
 
 report: install
@@ -36,6 +37,9 @@ notebooks: install
 
 test: install
 	@$(VENV)/bin/python -m pytest $(TESTS) $(ARGS)
+
+test-fast: install
+	@$(VENV)/bin/python -m pytest $(TESTS) -m "not slow and not notebook and not browser" $(ARGS)
 
 install: $(INSTALLED)
 

@@ -32,6 +32,7 @@ _HOMES = {
     # on the way
     "support.progress": ("progress", "progress_callback"),
     "report.metrics": ("record_metrics",),
+    "support.paths": ("ROOT",),
 }
 _ROOMS = ("evaluate", "losses", "show")
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, _ROOMS)
@@ -52,5 +53,6 @@ if TYPE_CHECKING:  # so that editors know the names
     from disendiff_lite.runs.references import load_reference, own_reference, reference_names
     from disendiff_lite.runs.train import train
     from disendiff_lite.support.images import centre_square
+    from disendiff_lite.support.paths import ROOT
     from disendiff_lite.support.progress import progress, progress_callback
     from disendiff_lite.tokens import add_modifiers, compose_prompt, find_positions, token_words

@@ -21,7 +21,7 @@ OWNER, NAME = "disendiff-lite", "disendiff_lite"
 ADDRESS = f"https://github.com/{OWNER}/{NAME}"
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 KEPT = ("torch", "torchvision", "torchaudio", "numpy")  # never replaced, whatever a package would like
-NOT_FOR_NOTEBOOKS = ("jupyterlab", "resvg-py", "pytest")  # Colab is its own Jupyter; the others build data and test
+NOT_FOR_NOTEBOOKS = ("jupyterlab", "resvg-py", "pytest", "ruff", "selenium")  # Colab is its own Jupyter; the others build data and test
 
 
 def tag() -> str:

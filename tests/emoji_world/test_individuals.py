@@ -7,7 +7,7 @@ from PIL import Image
 
 from disendiff_lite.config import emoji
 from disendiff_lite.emoji_world.check import individuals
-from disendiff_lite.emoji_world.check import table as measured
+from disendiff_lite.emoji_world.check.table import share_row, table
 from disendiff_lite.emoji_world.draw.scenes import Scene, render
 from disendiff_lite.emoji_world.draw.views import mean_colour, picture_of
 from disendiff_lite.emoji_world.draw.world import is_held_out_hue
@@ -15,10 +15,10 @@ from disendiff_lite.evaluate.clip import load_scorer
 
 
 def test_individuals_are_unseen_and_of_different_classes():
-    found = individuals.unseen_individuals(6, seed=0)
-    assert all(one.design.held_out for one in found) and len({one.design.class_ for one in found}) == 6
-    assert [one.colour is not None for one in found] == [False, True] * 3
-    assert found == individuals.unseen_individuals(6, seed=0) != individuals.unseen_individuals(6, seed=1)
+    unseen = individuals.unseen_individuals(6, seed=0)
+    assert all(one.design.held_out for one in unseen) and len({one.design.class_ for one in unseen}) == 6
+    assert [one.colour is not None for one in unseen] == [False, True] * 3
+    assert unseen == individuals.unseen_individuals(6, seed=0) != individuals.unseen_individuals(6, seed=1)
 
 
 def test_rivals_are_of_the_same_class_and_differ_from_one_another():
@@ -35,9 +35,9 @@ def test_a_drawn_individual_is_recognised_and_a_rival_is_not():
     right, wrong = [], []
     for individual in individuals.unseen_individuals(4, seed=0):
         others = individuals.rivals(individual, rng)
-        for one, found in ((individual, right), (others[0], wrong)):
-            drawn = [Image.fromarray(picture_of([one], rng).picture) for _ in range(8)]
-            found += individuals.recognised(scorer, drawn, [individual, *others], rng).tolist()
+        for one, answers in ((individual, right), (others[0], wrong)):
+            renderings = [Image.fromarray(picture_of([one], rng).picture) for _ in range(8)]
+            answers += individuals.recognise(scorer, renderings, [individual, *others], rng).tolist()
     assert np.mean(right) > 0.75 and np.mean(wrong) < 0.15
 
 
@@ -45,13 +45,13 @@ def test_learning_an_individual_gives_one_answer_a_picture(tiny_pipe, monkeypatc
     monkeypatch.setattr(individuals, "load_pipeline", lambda model: tiny_pipe)
     config = emoji(method="custom_diffusion", steps=1, prior_images=1, batch_size=1, inference_steps=2)
     (result,) = individuals.learn_individuals("tiny", load_scorer("emoji", "cpu"), config, count=1, pictures=3, seed=0)
-    assert result.generated.shape == result.drawn.shape == (3,)
+    assert result.pictures.shape == result.renderings.shape == (3,)
     assert result.class_ == individuals.unseen_individuals(1, seed=0)[0].design.class_
 
 
 def test_a_row_on_learned_individuals_is_printed_with_the_scorers_own_share():
-    row = measured.share_row("individual learned", np.array([True, False]), target=0.9, chance=0.05, judge=0.875)
-    assert measured.table([row]).splitlines()[1].endswith("5.0%       87.5%")
+    row = share_row("individual learned", np.array([True, False]), target=0.9, chance=0.05, judge=0.875)
+    assert table([row]).splitlines()[1].endswith("5.0%       87.5%")
 
 
 def test_half_of_the_individuals_have_held_out_hues():

@@ -4,31 +4,31 @@ import numpy as np
 from PIL import Image
 
 from disendiff_lite.config import Config
-from disendiff_lite.emoji_world.check import sheets as contact_sheets
+from disendiff_lite.emoji_world.check import sheets
 from disendiff_lite.emoji_world.draw.world import COLOURS, classes
 from disendiff_lite.support.paths import EMBEDDED_MODEL
 
 
 def test_the_prompt_sheet_goes_through_the_world():
-    prompts = contact_sheets.sheet_prompts()
-    assert len(prompts) == len(set(prompts)) == contact_sheets.COLUMNS**2
+    prompts = sheets.sheet_prompts()
+    assert len(prompts) == len(set(prompts)) == sheets.COLUMNS**2
     words = {word for prompt in prompts for word in prompt.split()}
     assert words >= {*classes(), *COLOURS, "hat", "sunglasses", "pencil"}
 
 
 def test_the_training_figure_is_drawn_from_the_shipped_log(tmp_path):
     path = tmp_path / "training.png"
-    contact_sheets.draw_training(EMBEDDED_MODEL / "training.csv", path)
+    sheets.draw_training(EMBEDDED_MODEL / "training.csv", path)
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
     coloured = np.ptp(picture, axis=2) > 60
     assert picture.shape[1] > 900 and coloured.sum() > 500  # the curves
 
 
 def test_a_personalised_row_shows_the_reference_and_nine_pictures(tiny_pipe, tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(contact_sheets, "load_pipeline", lambda model: tiny_pipe)
+    sizes = []
+    monkeypatch.setattr(sheets, "load_pipeline", lambda model: tiny_pipe)
     monkeypatch.setattr(
-        contact_sheets,
+        sheets,
         "emoji",
         lambda: Config(
             preset="emoji",
@@ -40,6 +40,6 @@ def test_a_personalised_row_shows_the_reference_and_nine_pictures(tiny_pipe, tmp
             gradient_accumulation=1,
         ),
     )
-    monkeypatch.setattr(contact_sheets, "_draw", lambda panel, picture, *rest: drawn.append(picture.size))
-    contact_sheets.draw_personalised("tiny", ["cat_dog"], tmp_path / "sheet.png")
-    assert drawn == [(64, 64)] * 10 and (tmp_path / "sheet.png").is_file()
+    monkeypatch.setattr(sheets, "_draw", lambda panel, picture, *rest: sizes.append(picture.size))
+    sheets.draw_personalised("tiny", ["cat_dog"], tmp_path / "sheet.png")
+    assert sizes == [(64, 64)] * 10 and (tmp_path / "sheet.png").is_file()

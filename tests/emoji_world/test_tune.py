@@ -4,7 +4,7 @@ import pytest
 
 from disendiff_lite.config import emoji
 from disendiff_lite.emoji_world.check import tune
-from disendiff_lite.emoji_world.draw.draw_references import PAIRS, TUNING_PAIRS
+from disendiff_lite.emoji_world.draw.pairs import PAIRS, TUNING_PAIRS
 from disendiff_lite.support.errors import UserError
 
 
@@ -37,16 +37,16 @@ def test_each_setting_is_measured_on_each_pair(tiny_pipe, monkeypatch):
     )
     changes = {"prior_images": 2, "inference_steps": 2, "prior_batch": 2}
     grid = [changes | {"learning_rate": rate} for rate in (1e-4, 2e-4)]
-    found = list(tune.tried("tiny", "dreambooth", grid, ["rabbit_fish", "house_car"], count=1))
-    assert [settings for settings, _ in found] == grid
-    assert found[1][1] == [("rabbit_fish", 2e-4, 2), ("house_car", 2e-4, 2)]
+    results = list(tune.try_grid("tiny", "dreambooth", grid, ["rabbit_fish", "house_car"], count=1))
+    assert [settings for settings, _ in results] == grid
+    assert results[1][1] == [("rabbit_fish", 2e-4, 2), ("house_car", 2e-4, 2)]
     assert len(loaded) == 2  # the class pictures of a pair are made once
 
 
 def test_a_setting_is_trained_and_measured(tiny_pipe, monkeypatch):
     monkeypatch.setattr(tune, "load_pipeline", lambda model: tiny_pipe)
     config = emoji(method="custom_diffusion", steps=1, prior_images=1, batch_size=1, inference_steps=2)
-    reference = tune.drawn_reference("house_car")
+    reference = tune.draw_reference("house_car")
     prior = tune.make_prior(tiny_pipe, reference.classes, config)
     reached = tune.try_settings("tiny", tune.load_scorer("emoji", "cpu"), reference, prior, config, count=1)
     assert reached.sum == pytest.approx(reached.likeness + reached.margin + reached.together + reached.prompt)
@@ -54,7 +54,7 @@ def test_a_setting_is_trained_and_measured(tiny_pipe, monkeypatch):
 
 
 def test_a_row_holds_means_and_the_spread_of_the_sum():
-    results = [tune.Reached(0.5, 0.1, 0.6, 0.2, 0.7, 10), tune.Reached(0.7, 0.3, 0.6, 0.4, 0.9, 20)]
+    results = [tune.Result(0.5, 0.1, 0.6, 0.2, 0.7, 10), tune.Result(0.7, 0.3, 0.6, 0.4, 0.9, 20)]
     assert tune.row({"learning_rate": 1e-4}, results) == [
         "learning_rate=0.0001",
         "0.600",

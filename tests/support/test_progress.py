@@ -110,7 +110,7 @@ def test_a_bar_in_a_live_notebook(monkeypatch):
         bar.update(step, "loss 0.2500")
     bar.close()
     assert isinstance(bar.bar, tqdm_notebook) and bar.bar.n == 3 and bar.bar.initial == 1
-    assert "loss 0.2500" in bar.bar.container.children[2].value
+    assert "loss\u20070.2500" in bar.bar.container.children[2].value  # with figure spaces
 
 
 def test_a_channel_is_followed(monkeypatch, tmp_path, capsys):
