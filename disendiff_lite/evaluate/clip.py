@@ -211,7 +211,7 @@ def _fetch(name: str, address: str) -> None:
             return
         try:
             # Asking first fails at once where a download would try again and again for a minute.
-            files = [found.rfilename for found in model_info(repository, timeout=10).siblings]
+            files = [file.rfilename for file in model_info(repository, timeout=10).siblings]
             if WEIGHTS_FILE in files:
                 hf_hub_download(repository, WEIGHTS_FILE)
         except Exception as error:  # the hub client's errors have no common family

@@ -33,13 +33,13 @@ class RunMeasures:
     """What was measured of one run.
 
     words: the tracked words. maps: (2N, h, w), theirs, the mean over the noises. map_scores: by name, see measure_maps.
-    drawn: the pictures of "combined" and of each concept. scores: of those pictures, one entry a subject.
+    pictures: those of "combined" and of each concept. scores: of those pictures, one entry a subject.
     """
 
     words: list[str]
     maps: np.ndarray
     map_scores: dict[str, Score]
-    drawn: dict[str, PictureSet]
+    pictures: dict[str, PictureSet]
     scores: list[SubjectScores]
 
     @property
@@ -47,20 +47,20 @@ class RunMeasures:
         """By name: the margins and the image-alignment of single concepts, pooled, those of both together, and
         text-alignment.
         """
-        alone = [found for found in self.scores if found.subject != "combined"]
-        margins = [found.margin for found in alone if found.margin is not None]
-        combined = [found.image for found in self.scores if found.subject == "combined"]
+        alone = [each for each in self.scores if each.subject != "combined"]
+        margins = [each.margin for each in alone if each.margin is not None]
+        combined = [each.image for each in self.scores if each.subject == "combined"]
         together = {"image, combined": combined[0]} if combined else {}
         pooled = {
-            "image, alone": pool([found.image for found in alone]),
-            "text": pool([found.text for found in self.scores]),
+            "image, alone": pool([each.image for each in alone]),
+            "text": pool([each.text for each in self.scores]),
         }
         return ({"own - other": pool(margins)} if margins else {}) | together | pooled
 
     def to_dict(self) -> dict:
         """Means, spreads and numbers of values as plain values."""
         plain = {name: {"mean": s.mean, "spread": s.spread, "n": len(s.values)} for name, s in self.map_scores.items()}
-        return {"maps": plain, "pictures": {found.subject: found.to_dict() for found in self.scores}}
+        return {"maps": plain, "pictures": {each.subject: each.to_dict() for each in self.scores}}
 
 
 def measure_run(
@@ -83,11 +83,11 @@ def measure_run(
     seed = config.seed if seed is None else seed
     words, maps, map_scores = measure_maps(pipe, reference, config, noises=noises, seed=seed)
     modifiers = config.modifiers[: len(reference.classes)]
-    drawn = generate_set(
+    pictures = generate_set(
         pipe, reference.classes, modifiers, config, count=count, seed=seed, contexts={}, progress=progress
     )
-    scores = score_pictures(scorer, drawn.values(), reference, modifiers)
-    return RunMeasures(words, maps, map_scores, drawn, scores)
+    scores = score_pictures(scorer, pictures.values(), reference, modifiers)
+    return RunMeasures(words, maps, map_scores, pictures, scores)
 
 
 def measure_maps(
@@ -103,11 +103,11 @@ def measure_maps(
     records = [record_reference(pipe, reference, config, seed=seed + number) for number in range(noises)]
     maps = [tracked_maps(record) for record in records]  # each (2N, h, w)
     # Single concepts have no classes to separate.
-    terms = [calibration_terms(found) for found in maps] if len(reference.classes) > 1 else []
+    terms = [calibration_terms(each) for each in maps] if len(reference.classes) > 1 else []
     scores = {name: Score(tuple(term[name] for term in terms)) for name in (terms[0] if terms else ())}
     if reference.masks is not None:
-        agreements = [map_agreement(found, reference.masks) for found in maps]
-        scores |= {name: pool([found[name] for found in agreements]) for name in agreements[0]}
+        agreements = [map_agreement(each, reference.masks) for each in maps]
+        scores |= {name: pool([each[name] for each in agreements]) for name in agreements[0]}
     return tracked_words(records[0]), np.mean(maps, axis=0), scores
 
 
@@ -122,7 +122,7 @@ def compare_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
         for measure, score in scores.items():
             counts.setdefault(measure, set()).add(len(score.values))
     cells = {name: {measure: _pair(s.mean, s.spread) for measure, s in scores.items()} for name, scores in rows.items()}
-    return _table(cells | {"n": {measure: "/".join(map(str, sorted(found))) for measure, found in counts.items()}})
+    return _table(cells | {"n": {measure: "/".join(map(str, sorted(several))) for measure, several in counts.items()}})
 
 
 def difference_table(rows: Mapping[str, Mapping[str, Score]], baseline: str) -> str:
@@ -135,8 +135,10 @@ def difference_table(rows: Mapping[str, Mapping[str, Score]], baseline: str) -> 
     """
     cells = {}
     for name in (name for name in rows if name != baseline):
-        found = {measure: paired_difference(score, rows[baseline][measure]) for measure, score in rows[name].items()}
-        cells[name] = {measure: _difference(score) for measure, score in found.items()}
+        differences = {
+            measure: paired_difference(score, rows[baseline][measure]) for measure, score in rows[name].items()
+        }
+        cells[name] = {measure: _difference(score) for measure, score in differences.items()}
     return _table(cells)
 
 

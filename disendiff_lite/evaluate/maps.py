@@ -38,9 +38,9 @@ def map_iou(maps, masks, threshold: float = 0.5) -> Score:
     Returns a Score in [0, 1], one value a map. Raises UserError as map_hits does.
     """
     maps, cells = _prepare(maps, masks)  # (N, h, w) both
-    found = normalise(maps) > threshold  # (N, h, w)
-    both = (found & cells).sum(dim=(1, 2))  # (N,)
-    either = (found | cells).sum(dim=(1, 2))  # (N,)
+    above = normalise(maps) > threshold  # (N, h, w)
+    both = (above & cells).sum(dim=(1, 2))  # (N,)
+    either = (above | cells).sum(dim=(1, 2))  # (N,)
     return Score(tuple((both / either).tolist()))
 
 

@@ -21,7 +21,13 @@ OWNER, NAME = "disendiff-lite", "disendiff_lite"
 ADDRESS = f"https://github.com/{OWNER}/{NAME}"
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 KEPT = ("torch", "torchvision", "torchaudio", "numpy")  # never replaced, whatever a package would like
-NOT_FOR_NOTEBOOKS = ("jupyterlab", "resvg-py", "pytest", "ruff", "selenium")  # Colab is its own Jupyter; the others build data and test
+NOT_FOR_NOTEBOOKS = (
+    "jupyterlab",
+    "resvg-py",
+    "pytest",
+    "ruff",
+    "selenium",
+)  # Colab is its own Jupyter; the others build data and test
 
 
 def tag() -> str:
@@ -64,7 +70,7 @@ def install_missing(requirements: Path = ROOT / "requirements.txt") -> None:
     print("Installing", ", ".join(missing), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")
-        constraints.write_text("".join(f"{name}=={found}\n" for name in KEPT if (found := _installed(name))))
+        constraints.write_text("".join(f"{name}=={kept}\n" for name in KEPT if (kept := _installed(name))))
         command = [
             sys.executable,
             "-m",
@@ -86,13 +92,13 @@ def install_missing(requirements: Path = ROOT / "requirements.txt") -> None:
 
 def missing_requirements(lines: Sequence[str]) -> list[str]:
     """Those lines of a requirements file, without their comments, that this Python does not meet."""
-    wanted = [Requirement(text) for line in lines if (text := line.partition("#")[0].strip())]
-    return [str(need) for need in wanted if need.name not in NOT_FOR_NOTEBOOKS and not _met(need)]
+    needs = [Requirement(text) for line in lines if (text := line.partition("#")[0].strip())]
+    return [str(need) for need in needs if need.name not in NOT_FOR_NOTEBOOKS and not _met(need)]
 
 
 def _met(need: Requirement) -> bool:
-    found = _installed(need.name)
-    return found is not None and need.specifier.contains(found, prereleases=True)
+    installed = _installed(need.name)
+    return installed is not None and need.specifier.contains(installed, prereleases=True)
 
 
 def _installed(name: str) -> str | None:

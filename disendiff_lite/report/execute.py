@@ -63,17 +63,17 @@ def find_notebooks(names: Sequence[str]) -> list[Path]:
     known = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
     if list(names) == ["all"]:
         return list(known.values())
-    found = []
+    paths = []
     for name in names:
         path = Path(name)
         if path.suffix == ".ipynb" and path.is_file():
-            found.append(path.resolve())
+            paths.append(path.resolve())
         else:
             check_name(path.stem if path.suffix == ".ipynb" else str(name), known, "notebook")
-            found.append(known[path.stem])
-    if len({path.stem for path in found}) < len(found):
+            paths.append(known[path.stem])
+    if len({path.stem for path in paths}) < len(paths):
         raise UserError(f"A notebook is named twice in {', '.join(map(str, names))}: name each once.")
-    return found
+    return paths
 
 
 def notebook_parameters(notebook: Path) -> dict:
@@ -84,12 +84,12 @@ def notebook_parameters(notebook: Path) -> dict:
     node, parameters = read_notebook(notebook), {}
     # papermill asks for one; it decides nothing, for the kernel is this Python.
     node.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    for name, found in papermill.inspect_notebook(node).items():
+    for name, parameter in papermill.inspect_notebook(node).items():
         try:
-            parameters[name] = ast.literal_eval(found["default"])
+            parameters[name] = ast.literal_eval(parameter["default"])
         except (ValueError, SyntaxError):
             raise UserError(
-                f"{notebook} gives the parameter {name} the default {found['default']}: use a plain number, text or"
+                f"{notebook} gives the parameter {name} the default {parameter['default']}: use a plain number, text or"
                 " list."
             ) from None
     return parameters

@@ -77,22 +77,22 @@ def read_row(pair: str, state: str, reason: str, reference: Image.Image, folder:
         for cell in read_notebook(path).cells
         if cell.get("id") in FIGURES
     ]
-    found = {
+    images = {
         cell.id: output.data["image/png"]
         for cell in cells
         for output in cell.outputs
         if "image/png" in output.get("data", {})
     }
-    figures = {name: _picture(Image.open(io.BytesIO(base64.b64decode(png)))) for name, png in found.items()}
+    figures = {name: _picture(Image.open(io.BytesIO(base64.b64decode(png)))) for name, png in images.items()}
     return Row(pair, state, reason, _picture(reference), links, numbers(metrics), metrics["report"]["seconds"], figures)
 
 
 def numbers(metrics: Mapping) -> dict[tuple[str, str], float]:
     """The values of COLUMNS in a run's metrics, those that are there."""
-    found = metrics.get("quickstart", {})
-    scores = dict(found.get("scores", {}))
+    section = metrics.get("quickstart", {})
+    scores = dict(section.get("scores", {}))
     together = [scores.pop("combined")] if "combined" in scores else []
-    alone, maps = list(scores.values()), found.get("maps", {})
+    alone, maps = list(scores.values()), section.get("maps", {})
     values = {
         ("both together", "image"): [subject["image_alignment"]["mean"] for subject in together],
         ("both together", "text"): [subject["text_alignment"]["mean"] for subject in together],

@@ -153,10 +153,10 @@ class _Renderer(IPythonRenderer):
         self.exporter = exporter
 
     def heading(self, text: str, level: int, **attrs) -> str:
-        found = self.exporter.headings
+        headings = self.exporter.headings
         plain = BeautifulSoup(text, "html.parser").get_text()
-        anchor = f"{self.exporter.name}-{len(found) + 1}"
-        found.append((level, plain, anchor))
+        anchor = f"{self.exporter.name}-{len(headings) + 1}"
+        headings.append((level, plain, anchor))
         return f'<h{level} id="{anchor}">{text}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:

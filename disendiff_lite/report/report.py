@@ -91,16 +91,16 @@ def make_report(
     with tempfile.TemporaryDirectory() as temporary:
         for path, known in zip(paths, defaults):
             channel = Path(temporary, path.stem)
-            chosen = {name: value for name, value in {**parameters, "run_dir": str(run_dir)}.items() if name in known}
+            own = {name: value for name, value in {**parameters, "run_dir": str(run_dir)}.items() if name in known}
             with followed(channel):
-                executions.append(_execute(path, chosen, run_dir, channel))
+                executions.append(_execute(path, own, run_dir, channel))
     return _write(executions, paths, defaults, parameters, run_dir, title or run_dir.name, time.monotonic() - began)
 
 
 def is_complete(run_dir) -> bool:
     """Whether a folder holds a report that was made without a failure, and none was tried since."""
-    noted = read_metrics(run_dir).get("report", {})
-    return is_finished(Path(run_dir, "report.html")) and noted.get("failures") == []
+    report = read_metrics(run_dir).get("report", {})
+    return is_finished(Path(run_dir, "report.html")) and report.get("failures") == []
 
 
 def report_differences(order: Order) -> list[str]:
@@ -108,14 +108,14 @@ def report_differences(order: Order) -> list[str]:
     the same.
     """
     paths = find_notebooks(order.notebooks)
-    wanted = _asked(order.parameters, paths, [notebook_parameters(path) for path in paths])
-    noted = read_metrics(order.run_dir).get("report", {})
-    found = {name: noted.get(name) for name in ("notebooks", "weights")} | noted.get("settings", {})
-    wanted = {name: wanted[name] for name in ("notebooks", "weights")} | wanted["settings"]
+    now = _request(order.parameters, paths, [notebook_parameters(path) for path in paths])
+    report = read_metrics(order.run_dir).get("report", {})
+    before = {name: report.get(name) for name in ("notebooks", "weights")} | report.get("settings", {})
+    now = {name: now[name] for name in ("notebooks", "weights")} | now["settings"]
     return [
-        "another model" if name == "weights" else f"{name} {found.get(name)!r} instead of {wanted.get(name)!r}"
-        for name in {**wanted, **found}
-        if found.get(name) != wanted.get(name)
+        "another model" if name == "weights" else f"{name} {before.get(name)!r} instead of {now.get(name)!r}"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
     ]
 
 
@@ -140,7 +140,7 @@ def git_state(root=ROOT) -> str:
     return f"{commit} with uncommitted changes" if changed else commit
 
 
-def _asked(parameters: Mapping[str, object], paths: Sequence[Path], defaults: Sequence[Mapping[str, object]]) -> dict:
+def _request(parameters: Mapping[str, object], paths: Sequence[Path], defaults: Sequence[Mapping[str, object]]) -> dict:
     """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's value, the model's
     weights.
 
@@ -188,9 +188,9 @@ def _write(
     for node, execution in zip(nodes, executions):
         _save_pictures(node, execution.name, run_dir / "pictures")
     failures = tuple(_sentence(execution) for execution in executions if execution.failure is not None)
-    asked = _asked(parameters, paths, defaults)
-    facts = _facts(asked["settings"], executions, seconds)
-    record_metrics(run_dir, "report", {**facts, **asked, "seconds": round(seconds, 1), "failures": list(failures)})
+    request = _request(parameters, paths, defaults)
+    facts = _facts(request["settings"], executions, seconds)
+    record_metrics(run_dir, "report", {**facts, **request, "seconds": round(seconds, 1), "failures": list(failures)})
     path = run_dir / "report.html"
     failed = run_dir / "report-failed.html"
     if failures and is_finished(path):

@@ -175,11 +175,11 @@ def plot_pushes(pushes: np.ndarray, titles: Sequence[str], *, ax: Axes | None = 
     figure, panels = make_panels(1, len(pushes), (len(pushes) * SIDE + 0.8, SIDE + 0.15), ax)
     limit = float(np.abs(pushes).max()) or 1.0  # nothing is pushed: all white
     for panel, values, title in zip(panels.flat, pushes, titles):
-        drawn = panel.imshow(values, cmap=PUSHES, vmin=-limit, vmax=limit, interpolation="nearest")
+        image = panel.imshow(values, cmap=PUSHES, vmin=-limit, vmax=limit, interpolation="nearest")
         panel.set_title(title, fontsize=FONT, pad=3)
         panel.set_xticks([])
         panel.set_yticks([])
-    bar = figure.colorbar(drawn, ax=list(panels.flat), fraction=0.06, pad=0.015, ticks=[-limit, 0, limit])
+    bar = figure.colorbar(image, ax=list(panels.flat), fraction=0.06, pad=0.015, ticks=[-limit, 0, limit])
     bar.ax.set_yticklabels(["lower", "0", "raise"], fontsize=FONT - 1)
     bar.ax.tick_params(length=2)
     bar.outline.set_visible(False)

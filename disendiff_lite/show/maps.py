@@ -104,18 +104,18 @@ def plot_map_grid(
     if not shared_scale:
         maps = normalise(torch.from_numpy(maps)).numpy()
     colours = _map_colours(None if pictures[0] is None else overlay)
-    drawn = ScalarMappable(Normalize(0, maps.max() if shared_scale else 1), colours)
+    scale = ScalarMappable(Normalize(0, maps.max() if shared_scale else 1), colours)
     figure, panels = _picture_panels(rows, count + in_front, ax, title_lines=1, extra_width=0.6)
     for row, picture in enumerate(pictures):
         if in_front:
             _draw_picture(panels[row, 0], picture)
         under = picture if isinstance(picture, list) else [picture] * count
         for column in range(count):
-            _draw_map(panels[row, column + in_front], maps[row, column], under[column], drawn)
+            _draw_map(panels[row, column + in_front], maps[row, column], under[column], scale)
     for panel, word in zip(panels[0, int(in_front) :], words):
         panel.set_title(word, fontsize=FONT, pad=3)
     _label_rows(panels, row_titles)
-    bar = figure.colorbar(drawn, ax=list(panels.flat), fraction=0.06, pad=0.015, aspect=14 * rows)
+    bar = figure.colorbar(scale, ax=list(panels.flat), fraction=0.06, pad=0.015, aspect=14 * rows)
     bar.set_label("attention" if shared_scale else "attention, stretched", fontsize=FONT)
     bar.locator = MaxNLocator(4)
     bar.ax.tick_params(labelsize=FONT - 1, length=2)
@@ -173,11 +173,11 @@ def _draw_picture(panel: Axes, picture: Picture, **style) -> None:
     panel.imshow(np.asarray(image), extent=(0, 1, 1, 0), interpolation="nearest" if crisp else "antialiased", **style)
 
 
-def _draw_map(panel: Axes, values: np.ndarray, picture: Picture | None, drawn: ScalarMappable) -> None:
+def _draw_map(panel: Axes, values: np.ndarray, picture: Picture | None, scale: ScalarMappable) -> None:
     if picture is not None:
         grey = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
         _draw_picture(panel, grey.convert("L"), cmap="gray", vmin=0, vmax=255)
-    panel.imshow(values, cmap=drawn.cmap, norm=drawn.norm, extent=(0, 1, 1, 0), interpolation="nearest")
+    panel.imshow(values, cmap=scale.cmap, norm=scale.norm, extent=(0, 1, 1, 0), interpolation="nearest")
 
 
 def _map_colours(overlay: tuple[float, float] | None) -> ListedColormap:

@@ -1,9 +1,10 @@
-"""Forged pictures: each is what its name says, and all but the copy share their background."""
+"""Probes: each is what its name says, and those of one prompt, all but the copy, share their background."""
 
 import numpy as np
 import pytest
 
-from disendiff_lite.emoji_world.draw.probes import RIGHT, forge_alone, forge_together
+from disendiff_lite.emoji_world.draw.probes import draw_alone, draw_together
+from disendiff_lite.evaluate.probes import RIGHT, probes_alone, probes_together
 from disendiff_lite.runs.references import load_reference, reference_names
 from disendiff_lite.support.errors import UserError
 
@@ -16,32 +17,49 @@ def pixels(picture) -> np.ndarray:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_every_pair_has_its_pictures(name):
-    forged, reference = forge_together(name, seed=0), load_reference(name)
-    assert all(word in forged.prompt for word in reference.classes) and "<" not in forged.prompt
-    assert np.array_equal(pixels(forged.pictures["copy"]), pixels(reference.picture))
-    assert {picture.size for picture in forged.pictures.values()} == {(64, 64)}
-    made = [pixels(picture) for picture in forged.pictures.values()]
-    assert all(np.abs(a - b).mean() > 1 for i, a in enumerate(made) for b in made[:i])
-    for kind, picture in forged.pictures.items():
+    probes, reference = draw_together(name, seed=0), load_reference(name)
+    assert all(word in probes.prompt for word in reference.classes) and "<" not in probes.prompt
+    assert np.array_equal(pixels(probes.pictures["copy"]), pixels(reference.picture))
+    assert {picture.size for picture in probes.pictures.values()} == {(64, 64)}
+    arrays = [pixels(picture) for picture in probes.pictures.values()]
+    assert all(np.abs(a - b).mean() > 1 for i, a in enumerate(arrays) for b in arrays[:i])
+    for kind, picture in probes.pictures.items():
         if kind != "copy":
-            assert np.abs(pixels(picture)[:4] - pixels(forged.pictures[RIGHT])[:4]).max() < 1.1  # the sky
+            assert np.abs(pixels(picture)[:4] - pixels(probes.pictures[RIGHT])[:4]).max() < 1.1  # the sky
 
 
-def test_a_thing_alone_is_compared_with_the_other():
-    own, other = forge_alone("cat_dog", 0, seed=0), forge_alone("cat_dog", 1, seed=0)
-    assert "cat" in own.prompt and "dog" not in own.prompt
-    assert np.array_equal(pixels(own.pictures["the other"]), pixels(other.pictures[RIGHT]))
-    mean = (pixels(own.pictures[RIGHT]) + pixels(own.pictures["the other"])) / 2
-    assert np.abs(pixels(own.pictures["blended"]) - mean).max() <= 1
-    assert np.abs(pixels(own.pictures["stranger"]) - pixels(own.pictures[RIGHT])).mean() > 1
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_thing_alone_is_compared_with_the_other(index):
+    probes, classes = draw_alone("cat_dog", index, seed=0), load_reference("cat_dog").classes
+    assert classes[index] in probes.prompt and classes[1 - index] not in probes.prompt
+    mean = (pixels(probes.pictures[RIGHT]) + pixels(probes.pictures["the other"])) / 2
+    assert np.abs(pixels(probes.pictures["blended"]) - mean).max() <= 1
+    assert np.abs(pixels(probes.pictures["stranger"]) - pixels(probes.pictures[RIGHT])).mean() > 1
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_each_thing_alone_has_a_backdrop_of_its_own(name):
+    first, second = (draw_alone(name, index, seed=0) for index in (0, 1))
+    assert first.prompt.split(" on ")[-1] != second.prompt.split(" on ")[-1]
+    assert np.abs(pixels(first.pictures["blended"]) - pixels(second.pictures["blended"])).mean() > 1
 
 
 def test_the_seed_decides():
-    once, again, other = (forge_together("cow_bird", seed=seed).pictures["strangers"] for seed in (1, 1, 2))
+    once, again, other = (draw_together("cow_bird", seed=seed).pictures["strangers"] for seed in (1, 1, 2))
     assert np.array_equal(pixels(once), pixels(again)) and not np.array_equal(pixels(once), pixels(other))
 
 
 @pytest.mark.parametrize("name", ["cat_dog_bird", "zebra_lion"])
-def test_only_pairs_are_forged(name):
-    with pytest.raises(UserError, match="such as cat_dog"):
-        forge_together(name, seed=0)
+def test_only_pairs_have_probes(name):
+    for draw in (lambda: draw_together(name, seed=0), lambda: draw_alone(name, 0, seed=0)):
+        with pytest.raises(UserError, match="such as cat_dog"):
+            draw()
+
+
+def test_the_shipped_probes_are_what_the_world_draws():
+    shipped = [probes_together("cat_dog"), *(probes_alone("cat_dog", index) for index in (0, 1))]
+    again = [draw_together("cat_dog", seed=0), *(draw_alone("cat_dog", index, seed=0) for index in (0, 1))]
+    for probes, other in zip(shipped, again, strict=True):
+        assert probes.prompt == other.prompt and list(probes.pictures) == list(other.pictures)
+        for kind, picture in probes.pictures.items():
+            assert np.array_equal(pixels(picture), pixels(other.pictures[kind]))

@@ -27,19 +27,8 @@ def test_the_training_figure_is_drawn_from_the_shipped_log(tmp_path):
 def test_a_personalised_row_shows_the_reference_and_nine_pictures(tiny_pipe, tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(sheets, "load_pipeline", lambda model: tiny_pipe)
-    monkeypatch.setattr(
-        sheets,
-        "emoji",
-        lambda: Config(
-            preset="emoji",
-            resolution=64,
-            steps=1,
-            batch_size=1,
-            prior_images=1,
-            inference_steps=2,
-            gradient_accumulation=1,
-        ),
-    )
+    short = {"steps": 1, "batch_size": 1, "prior_images": 1, "inference_steps": 2, "gradient_accumulation": 1}
+    monkeypatch.setattr(sheets, "emoji", lambda: Config(preset="emoji", resolution=64, **short))
     monkeypatch.setattr(sheets, "_draw", lambda panel, picture, *rest: sizes.append(picture.size))
     sheets.draw_personalised("tiny", ["cat_dog"], tmp_path / "sheet.png")
     assert sizes == [(64, 64)] * 10 and (tmp_path / "sheet.png").is_file()

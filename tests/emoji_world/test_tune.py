@@ -22,19 +22,19 @@ def test_a_grid_holds_all_combinations():
         tune.settings_grid(["lerning_rate=1"])
 
 
+def test_an_unknown_pair_is_named_with_the_nearest_one():
+    with pytest.raises(UserError, match="There is no pair 'rabit_fish': did you mean 'rabbit_fish'"):
+        tune.draw_reference("rabit_fish")
+
+
 def test_each_setting_is_measured_on_each_pair(tiny_pipe, monkeypatch):
+    def try_settings(model, scorer, reference, prior, config, *, count):
+        return reference.name, config.learning_rate, len(prior.pictures)
+
     loaded = []
     monkeypatch.setattr(tune, "load_pipeline", lambda model: loaded.append(model) or tiny_pipe)
     monkeypatch.setattr(tune, "train", lambda *args, **kwargs: iter(()))
-    monkeypatch.setattr(
-        tune,
-        "try_settings",
-        lambda model, scorer, reference, prior, config, *, count: (
-            reference.name,
-            config.learning_rate,
-            len(prior.pictures),
-        ),
-    )
+    monkeypatch.setattr(tune, "try_settings", try_settings)
     changes = {"prior_images": 2, "inference_steps": 2, "prior_batch": 2}
     grid = [changes | {"learning_rate": rate} for rate in (1e-4, 2e-4)]
     results = list(tune.try_grid("tiny", "dreambooth", grid, ["rabbit_fish", "house_car"], count=1))
@@ -48,21 +48,13 @@ def test_a_setting_is_trained_and_measured(tiny_pipe, monkeypatch):
     config = emoji(method="custom_diffusion", steps=1, prior_images=1, batch_size=1, inference_steps=2)
     reference = tune.draw_reference("house_car")
     prior = tune.make_prior(tiny_pipe, reference.classes, config)
-    reached = tune.try_settings("tiny", tune.load_scorer("emoji", "cpu"), reference, prior, config, count=1)
-    assert reached.sum == pytest.approx(reached.likeness + reached.margin + reached.together + reached.prompt)
-    assert -1 <= reached.margin <= 1 and 0 <= reached.iou <= 1 and reached.seconds > 0
+    result = tune.try_settings("tiny", tune.load_scorer("emoji", "cpu"), reference, prior, config, count=1)
+    assert result.sum == pytest.approx(result.likeness + result.margin + result.together + result.prompt)
+    assert -1 <= result.margin <= 1 and 0 <= result.iou <= 1 and result.seconds > 0
 
 
 def test_a_row_holds_means_and_the_spread_of_the_sum():
     results = [tune.Result(0.5, 0.1, 0.6, 0.2, 0.7, 10), tune.Result(0.7, 0.3, 0.6, 0.4, 0.9, 20)]
-    assert tune.row({"learning_rate": 1e-4}, results) == [
-        "learning_rate=0.0001",
-        "0.600",
-        "0.200",
-        "0.600",
-        "0.300",
-        "1.700 (0.424)",
-        "0.80",
-        "15 s",
-    ]
+    cells = "learning_rate=0.0001|0.600|0.200|0.600|0.300|1.700 (0.424)|0.80|15 s"
+    assert tune.row({"learning_rate": 1e-4}, results) == cells.split("|")
     assert len(tune.row({}, results)) == len(tune.HEADER)

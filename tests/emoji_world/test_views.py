@@ -22,7 +22,7 @@ def test_scenes_are_kept_on_disk_and_differ_between_seeds(tmp_path, monkeypatch)
     assert len(first) == 8 and first.masks.shape == (8, 3, 16, 16)
     assert (first.pictures == again.pictures).all() and first.captions == again.captions
     assert first.captions != other.captions
-    assert all(word in caption for words, caption in zip(first.classes, first.captions) for word in words)
+    assert all(word in caption for words, caption in zip(first.classes, first.captions, strict=True) for word in words)
     assert not list(tmp_path.glob("*.part.npz"))
 
 
@@ -30,7 +30,7 @@ def test_two_views_show_the_same_individuals_differently(some_views):
     assert (some_views.pictures[:, 0] != some_views.pictures[:, 1]).any(axis=(1, 2, 3)).all()
     kinds = views.class_indices(some_views)
     for row in range(len(some_views)):
-        for kind, design in zip(kinds[row], some_views.designs[row]):
+        for kind, design in zip(kinds[row], some_views.designs[row], strict=True):
             if design >= 0:
                 assert classes()[kind] == designs()[design].class_
                 assert all(classes()[kind] in text for text in some_views.captions[row])

@@ -37,9 +37,9 @@ def test_maps_are_measured_under_several_noises(pipe):
 
 def test_a_run_is_measured_on_the_pictures_that_it_shows(pipe):
     found = measure_run(pipe, load_scorer("emoji", "cpu"), REFERENCE, CONFIG, count=2, noises=1, seed=4)
-    assert list(found.drawn) == ["combined", "cat", "dog"]
+    assert list(found.pictures) == ["combined", "cat", "dog"]
     again = generate(pipe, "photo of a <new2> dog", count=2, seed=4, config=CONFIG)
-    assert np.allclose(found.drawn["dog"].pictures[1], again[1], atol=1)
+    assert np.allclose(found.pictures["dog"].pictures[1], again[1], atol=1)
     assert list(found.picture_scores) == ["own - other", "image, combined", "image, alone", "text"]
     assert [len(score.values) for score in found.picture_scores.values()] == [4, 2, 4, 6]
     assert set(json.loads(json.dumps(found.to_dict()))["pictures"]) == {"combined", "cat", "dog"}

@@ -45,9 +45,9 @@ def write_explorer(
         raise UserError(
             f"The maps are too many for a page ({size / 1e6:.0f} million values): record fewer grids, steps or words."
         )
-    shown = "" if other is None else ", ".join(names)
+    both = "" if other is None else ", ".join(names)
     facts = _facts(record, len(records), names, chosen_words(record, words))
-    write_text(path, _page(f"Attention: {record.prompt}{f' ({shown})' if shown else ''}", facts, _numbers(records)))
+    write_text(path, _page(f"Attention: {record.prompt}{f' ({both})' if both else ''}", facts, _numbers(records)))
 
 
 def quantise(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,38 @@
+"""The shipped probes: every pair has them, and what is no pair is named in one sentence."""
+
+import numpy as np
+import pytest
+
+from disendiff_lite.evaluate.probes import RIGHT, probes_alone, probes_together
+from disendiff_lite.runs.references import load_reference, reference_names
+from disendiff_lite.support.errors import UserError
+
+PAIRS = [name for name in reference_names() if len(load_reference(name).classes) == 2]
+TOGETHER = [RIGHT, "copy", "blended", "colours swapped", "strangers", "other classes"]
+ALONE = [RIGHT, "blended", "the other's colour", "stranger", "the other"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_pair_has_its_probes(name):
+    reference, together = load_reference(name), probes_together(name)
+    assert list(together.pictures) == TOGETHER and all(class_ in together.prompt for class_ in reference.classes)
+    assert np.array_equal(np.asarray(together.pictures["copy"]), np.asarray(reference.picture))
+    for index, class_ in enumerate(reference.classes):
+        alone = probes_alone(name, index)
+        assert list(alone.pictures) == ALONE and class_ in alone.prompt
+        assert {(picture.size, picture.mode) for picture in alone.pictures.values()} == {((64, 64), "RGB")}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_two_blends_of_a_pair_differ(name):
+    first, second = (np.asarray(probes_alone(name, index).pictures["blended"], dtype=float) for index in (0, 1))
+    assert np.abs(first - second).mean() > 1
+
+
+@pytest.mark.parametrize("name", ["cat_dog_bird", "rabbit_fish", "zebra_lion"])
+def test_what_is_no_shipped_pair_is_named_in_one_sentence(name):
+    sentence = f"^{name} is not a shipped pair, and there are probes of those alone: choose one, such as cat_dog.$"
+    with pytest.raises(UserError, match=sentence):
+        probes_together(name)
+    with pytest.raises(UserError, match=sentence):
+        probes_alone(name, 0)
