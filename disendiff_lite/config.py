@@ -32,7 +32,7 @@ _PER_METHOD = {
     },
 }
 
-# The rates were found with emoji_world.tune, on pairs that are not among the ten; the model card has the table.
+# The rates were found with emoji_world.check.tune, on pairs that are not among the ten; the model card has the table.
 _EMOJI = {
     "resolution": 64,
     "steps": 600,  # half as many of twice the batch cost the same and learn much less of an individual

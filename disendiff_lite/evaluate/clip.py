@@ -22,7 +22,7 @@ from PIL import Image
 from disendiff_lite.evaluate.score import Score
 from disendiff_lite.models import pick_device
 from disendiff_lite.support.errors import UserError, first_line
-from disendiff_lite.support.paths import EMBEDDED_SCORER
+from disendiff_lite.support.paths import EMBEDDED_SCORER, check_shipped
 from disendiff_lite.tokens import MODIFIER
 
 SHORT_NAMES = {"emoji": str(EMBEDDED_SCORER), "clip": "ViT-B-32-quickgelu/openai"}
@@ -180,6 +180,8 @@ def _unit(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _checked_folder(source: str) -> Path:
     folder = Path(source).expanduser()
+    if folder == EMBEDDED_SCORER:
+        check_shipped(folder)
     if not folder.is_dir():
         raise UserError(
             f"There is no scorer {source}: give a folder, an open_clip architecture, or one of"

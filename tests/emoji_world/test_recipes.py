@@ -22,6 +22,7 @@ def scenes(count: int) -> Scenes:
     )
 
 
+@pytest.mark.slow
 def test_compute_grows_with_width_and_depth_and_not_with_the_machine():
     shipped = recipes.gflop_per_image(CHANNELS, 1)
     assert shipped == recipes.gflop_per_image(CHANNELS, 1)
@@ -35,6 +36,7 @@ def test_recipes_differ_from_the_shipped_one_by_settings_that_exist():
         assert name == "shipped" or recipe != recipes.Recipe()
 
 
+@pytest.mark.slow
 def test_recipes_see_as_many_images_as_their_compute_allows_and_are_trained_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(recipes, "load_scenes", lambda folder, count, **_: scenes(count))

@@ -107,6 +107,7 @@ def test_the_predictor_gives_what_the_unet_and_the_capture_give(tiny_unet):
     assert seen == []  # nothing is kept of pictures drawn meanwhile
 
 
+@pytest.mark.slow
 def test_putting_the_processors_back_costs_no_new_compilation(tiny_unet):
     unet, counter = tiny_unet(), CompileCounter()
     predict, capture = grounded_predictor(unet)
