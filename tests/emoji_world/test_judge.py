@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from disendiff_lite.emoji_world.check import evaluate, judge, questions
+from disendiff_lite.emoji_world.draw.world import designs
+from disendiff_lite.evaluate.judge import judge_pictures, load_judge
 from disendiff_lite.support.errors import UserError
 
 
@@ -16,7 +18,7 @@ def test_ground_truth_is_that_of_each_cell(some_views):
         for thing in range(3):
             assert (truth["design"][row].numpy()[owners[row] == thing + 1] == some_views.designs[row, thing]).all()
         nobody = owners[row] == 0
-        assert (truth["design"][row].numpy()[nobody] == judge.NOTHING).all()
+        assert (truth["design"][row].numpy()[nobody] == len(designs())).all()
         assert (truth["worn"][row].numpy()[nobody] == -1).all() and truth["size"][row][nobody].isnan().all()
     assert (flipped["design"] == truth["design"].flip(2)).all()
 
@@ -31,7 +33,7 @@ def test_coarse_owners_need_two_of_four_cells():
 
 def test_the_judge_finds_what_is_drawn():
     scenes = evaluate.unseen_scenes(150, seed=99)
-    findings = judge.judge_pictures(judge.load_judge(), np.stack([scene.picture for scene in scenes]))
+    findings = judge_pictures(load_judge(), np.stack([scene.picture for scene in scenes]))
     outcomes = questions.outcomes([questions.true_expectation(scene) for scene in scenes], findings)
     # What the shipped judge reaches, with room for nothing worse; `evaluate` prints its accuracy in full.
     floors = {
@@ -49,4 +51,8 @@ def test_the_judge_finds_what_is_drawn():
 
 def test_a_missing_judge_is_said_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match="There is no judge"):
-        judge.load_judge(tmp_path / "judge.safetensors")
+        load_judge(tmp_path / "judge.safetensors")
+
+
+def test_the_shipped_judge_knows_the_names_of_this_world():
+    assert load_judge().labels == judge.world_labels()

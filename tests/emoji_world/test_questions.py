@@ -2,21 +2,22 @@
 
 import numpy as np
 
-from disendiff_lite.emoji_world.check import judge
 from disendiff_lite.emoji_world.check.questions import Expectation, ExpectedThing, false_alarms, outcomes, prompts
 from disendiff_lite.emoji_world.draw import views
 from disendiff_lite.emoji_world.draw.backgrounds import PHRASES
 from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, STYLES
 from disendiff_lite.emoji_world.draw.world import classes, designs_of
+from disendiff_lite.evaluate.judge import Findings
 
 
-def hand_made_findings(**changes) -> judge.Findings:
+def hand_made_findings(**changes) -> Findings:
     """One picture in which a red cat of 32 px stands on the beach, and nothing else."""
     shape = (1, len(classes()))
-    areas = np.zeros(shape)
-    areas[0, classes().index("cat")] = 40
+    cells = np.full((1, 8, 8), len(classes()))
+    cells[0, :5] = classes().index("cat")
     values = {
-        "areas": areas,
+        "classes": tuple(classes()),
+        "cells": cells,
         "designs": np.full(shape, next(design.index for design in designs_of("cat") if design.look == "noto")),
         "colours": np.full(shape, views.COLOUR_WORDS.index("red")),
         "accessories": np.zeros(shape, int),
@@ -24,7 +25,7 @@ def hand_made_findings(**changes) -> judge.Findings:
         "places": np.array([views.PLACES.index("beach")]),
         "styles": np.array([0]),
     }
-    return judge.Findings(**(values | changes))
+    return Findings(**(values | changes))
 
 
 def test_outcomes_of_a_hand_made_picture():

@@ -21,7 +21,6 @@ from diffusers import StableDiffusionPipeline
 
 from disendiff_lite.config import Config, emoji
 from disendiff_lite.emoji_world.check.individuals import learned_rows
-from disendiff_lite.emoji_world.check.judge import Judge, judge_pictures, load_judge
 from disendiff_lite.emoji_world.check.questions import (
     QUESTIONS,
     Expectation,
@@ -36,6 +35,7 @@ from disendiff_lite.emoji_world.draw.scenes import DISTANCE_PREFIXES, Scene, ran
 from disendiff_lite.emoji_world.draw.views import random_views
 from disendiff_lite.emoji_world.train.scorer import ranked_right, ranking
 from disendiff_lite.emoji_world.train.vae import reconstruction_psnr, through_autoencoder
+from disendiff_lite.evaluate.judge import Judge, judge_pictures, load_judge
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.sampling import sample
 from disendiff_lite.support.errors import run_main

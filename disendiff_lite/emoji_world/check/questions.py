@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from disendiff_lite.emoji_world.check.judge import Findings
 from disendiff_lite.emoji_world.draw.backgrounds import PHRASES
 from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene, Thing, caption
 from disendiff_lite.emoji_world.draw.views import ACCESSORIES, COLOUR_WORDS, PLACES, STYLE_NAMES
 from disendiff_lite.emoji_world.draw.world import COLOURS, classes, designs, designs_of
+from disendiff_lite.evaluate.judge import Findings
 
 QUESTIONS = (
     "one object",
