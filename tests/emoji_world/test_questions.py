@@ -49,7 +49,8 @@ def test_outcomes_of_a_hand_made_picture():
     followed = [outcomes([expectation], hand_made_findings())["look"].item() for expectation in looks]
     assert followed == [True, False, False]
     lantern = next(design.index for design in designs_of("lamp") if design.shape == "lantern")
-    findings = hand_made_findings(areas=np.full((1, len(classes())), 40), designs=np.full((1, len(classes())), lantern))
+    everywhere = np.full((1, 8, 8), classes().index("lamp"))
+    findings = hand_made_findings(cells=everywhere, designs=np.full((1, len(classes())), lantern))
     shapes = [Expectation((ExpectedThing("lamp", shape=shape),)) for shape in ("lantern", "bulb")]
     assert [outcomes([expectation], findings)["shape"].item() for expectation in shapes] == [True, False]
     assert outcomes([Expectation(style="pencil")], hand_made_findings())["style"].tolist() == [False]
