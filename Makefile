@@ -20,6 +20,9 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 SOURCE = $(if $(IMAGE),--image "$(IMAGE)" $(if $(CLASSES),--classes "$(CLASSES)"),--pair "$(PAIR)" $(if $(CLASSES),--classes "$(CLASSES)"))
 
+# One test process a core, with one thread each: two of them do more than one with two threads. The long ones begin first.
+PARALLEL := -n auto --maxprocesses 4 --maxschedchunk 1 --durations 8
+
 # Where the notebooks' tests keep the executed copies.
 export EXECUTED_NOTEBOOKS ?= runs/ci-notebooks
 
@@ -33,13 +36,13 @@ all-pairs: install
 	@$(VENV)/bin/python -m disendiff_lite report --all-pairs $(ARGS)
 
 notebooks: install
-	@$(VENV)/bin/python -m pytest tests/test_notebooks.py $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) tests/test_notebooks.py $(ARGS)
 
 test: install
-	@$(VENV)/bin/python -m pytest $(TESTS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) $(TESTS) $(ARGS)
 
 test-fast: install
-	@$(VENV)/bin/python -m pytest $(TESTS) -m "not slow and not notebook and not browser" $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL) $(TESTS) -m "not slow and not notebook and not browser" $(ARGS)
 
 install: $(INSTALLED)
 

@@ -21,6 +21,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 WIDTH = 32  # channels of the text encoder's output
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebooks come first, so that none of them begins when the other processes are done."""
+    items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
+
+
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
     """Each test draws the same numbers whenever it is run, whichever ran before it."""

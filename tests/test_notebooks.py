@@ -21,6 +21,7 @@ from disendiff_lite.support.progress import clock
 NOTEBOOKS = sorted(NOTEBOOKS.glob("*.ipynb"))
 MOST_LINES, MOST_BYTES = 20, 300_000
 FEWEST_CELLS, MOST_CELLS = 25, 40
+DOORS = ["import disendiff_lite as dd", "from disendiff_lite import evaluate, show"]
 PARAMETERS = {"model", "pair", "seed", "run_dir"}
 # Seconds that a notebook is meant to take on two free cores; reported beside the time taken, for machines differ.
 AIMS = {"00": 180, "01": 180, "02": 300, "03": 480, "04": 180}
@@ -59,7 +60,15 @@ class TestHouseRules:
     def test_the_preamble(self, path):
         setup, imports, parameters = code_cells(path)[:3]
         assert setup.id == SETUP and parameters.metadata.get("tags") == ["parameters"]
-        assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(imports.source).body)
+        tree = ast.parse(imports.source)
+        assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree.body)
+        assert len(imports.source.splitlines()) <= 6
+        ours = [node for node in tree.body if "disendiff_lite" in ast.unparse(node)]
+        assert list(map(ast.unparse, ours)) == DOORS
+
+    def test_nothing_is_imported_later(self, path):
+        nodes = [node for cell in code_cells(path)[2:] for node in ast.walk(ast.parse(cell.source))]
+        assert not [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
 
     def test_one_parameters_cell_of_plain_literals(self, path):
         (cell,) = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
@@ -98,7 +107,8 @@ class TestHouseRules:
         assert "%|" not in printed and "\r" not in printed
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.notebook
+@pytest.mark.parametrize("path", reversed(NOTEBOOKS), ids=lambda path: path.stem)
 def test_runs_from_a_fresh_kernel_and_draws(path, tmp_path, capsys):
     executed = tmp_path / path.name
     execution = execute(path, {"run_dir": str(tmp_path / "run")}, executed, tmp_path / "progress")

@@ -47,10 +47,13 @@ QUIET = (
 PATIENCE = 120  # seconds, for what takes a few on a machine that has nothing else to do
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no Chromium with chromedriver here (apt install chromium chromium-driver)",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="no Chromium with chromedriver here (apt install chromium chromium-driver)",
+    ),
+]
 
 
 @pytest.fixture
