@@ -16,7 +16,7 @@ from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import read_json
 from disendiff_lite.support.paths import REFERENCES, check_shipped
 
-RIGHT = "as asked"
+RIGHT, OTHERS_COLOUR = "as asked", "the other's colour"
 TOGETHER_STRIP, ALONE_STRIP = "probes_together.png", "probes_alone_{}.png"  # {}: the class
 
 

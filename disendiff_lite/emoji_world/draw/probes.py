@@ -10,7 +10,7 @@ from disendiff_lite.emoji_world.draw.backgrounds import PHRASES
 from disendiff_lite.emoji_world.draw.pairs import PAIRS, draw
 from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, render
 from disendiff_lite.emoji_world.draw.views import mean_colour, random_individual
-from disendiff_lite.evaluate.probes import RIGHT, Probes, no_pair
+from disendiff_lite.evaluate.probes import OTHERS_COLOUR, RIGHT, Probes, no_pair
 from disendiff_lite.tokens import class_caption
 
 CENTRE, SIZE = (32.0, 38.0), 36.0  # of a thing that stands alone, pixels
@@ -48,7 +48,7 @@ def draw_alone(name: str, index: int, seed: int) -> Probes:
     pictures = {
         RIGHT: backdrop.picture([own]),
         "blended": Image.blend(backdrop.picture([own]), backdrop.picture([other]), 0.5),
-        "the other's colour": backdrop.picture([replace(own, colour=_rgb(other))]),
+        OTHERS_COLOUR: backdrop.picture([replace(own, colour=_rgb(other))]),
         "stranger": backdrop.picture([_stranger(own, rng)]),
         "the other": backdrop.picture([other]),
     }

@@ -1,0 +1,132 @@
+"""What is in the pictures: is the other thing there unasked, is one missing, does each look like itself?
+
+The judge says which class covers which cell of a picture, the scorer whether a thing that was found looks like its own
+individual or like the other one. So these measures exist for the emoji world, whose judge is known to be right on
+renderings; they are tested on the probes, pictures whose truth is known.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from disendiff_lite.evaluate.clip import Scorer, embed_pictures
+from disendiff_lite.evaluate.judge import Findings, Judge, judge_pictures
+from disendiff_lite.evaluate.probes import OTHERS_COLOUR, RIGHT, probes_alone
+from disendiff_lite.evaluate.score import Score, pool
+from disendiff_lite.runs.generate import PictureSet
+from disendiff_lite.runs.references import Reference
+
+GREY = (127, 127, 127)  # what stands for everything but the thing
+
+
+def measure_contents(
+    judge: Judge, scorer: Scorer, sets: Mapping[str, PictureSet], reference: Reference
+) -> dict[str, Score]:
+    """What is in the pictures of both concepts and of each alone.
+
+    sets: such as generate.generate_set gives. reference: of different classes, with crops and masks.
+
+    Returns Scores of zeros and ones, one value a picture (and concept, where it says so), by name:
+        "own thing" and "co-occurrence": alone, the asked thing is there; another concept's class is there, too;
+        "omission": together, at least one is missing;
+        "own looks": alone, it is nearer to the probe as asked than to the one in the other's colour (looks_share above
+            a half);
+        "success", "mix-up": together, one value a concept: it is there and looks like its own individual (own_looks);
+            it is there and does not. What is left is missing.
+    """
+    scores = {}
+    alone = {each.request.concepts[0]: each for each in sets.values() if len(each.request.concepts) == 1}
+    there = {index: found_classes(judge, each.pictures, reference.classes) for index, each in alone.items()}
+    if alone:
+        scores["own thing"] = pool([_score(found[:, index]) for index, found in there.items()])
+        others = [np.delete(found, index, axis=1).any(axis=1) for index, found in there.items()]
+        scores["co-occurrence"] = pool([_score(other) for other in others])
+        shares = [looks_share(scorer, each.pictures, reference, index) for index, each in alone.items()]
+        scores["own looks"] = pool([_score(np.array(share.values) > 0.5) for share in shares])
+    for together in (each for each in sets.values() if len(each.request.concepts) > 1):
+        found = found_classes(judge, together.pictures, reference.classes)  # (P, N)
+        own = own_looks(judge, scorer, together.pictures, reference)  # (P, N)
+        scores["omission"] = _score(~found.all(axis=1))
+        scores["success"], scores["mix-up"] = _score((found & own).ravel()), _score((found & ~own).ravel())
+    return scores
+
+
+def found_classes(judge: Judge, pictures: Sequence[Image.Image], classes: Sequence[str]) -> np.ndarray:
+    """Whether each class is found in each picture of 64 px, bool (P, N)."""
+    findings = _judged(judge, pictures)
+    return np.stack([findings.shows(name) for name in classes], axis=1)
+
+
+def own_looks(judge: Judge, scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference) -> np.ndarray:
+    """Whether each thing looks like its own individual, bool (P, N); false where it is not found.
+
+    It is compared with its own individual, with the others, and with the probe of its own class in the other's colour,
+    so that a cat in the dog's colour is no success. Things are cut out by the judge's cells, individuals by their
+    masks: the cat's crop holds no dog's ear. Raises UserError if the reference is no shipped pair.
+    """
+    individuals = [cut_out(reference.picture, mask) for mask in reference.masks]
+    own = np.zeros((len(pictures), len(reference.classes)), dtype=bool)
+    for index, class_ in enumerate(reference.classes):
+        leaked = probes_alone(reference.name, index).pictures[OTHERS_COLOUR]
+        (_, probe), *_ = found_things(judge, [leaked], class_) or [(0, leaked)]
+        known = embed_pictures(scorer, [*individuals, probe])  # (N + 1, dim)
+        things = found_things(judge, pictures, class_)
+        if things:
+            nearest = (embed_pictures(scorer, [thing for _, thing in things]) @ known.T).argmax(dim=1)  # (found,)
+            own[[row for row, _ in things], index] = nearest.numpy() == index
+    return own
+
+
+def found_things(judge: Judge, pictures: Sequence[Image.Image], class_: str) -> list[tuple[int, Image.Image]]:
+    """The things of a class, cut out, each with the number of its picture; several in one picture count as one."""
+    findings = _judged(judge, pictures)
+    cells = findings.cells == findings.classes.index(class_)  # (P, 8, 8)
+    rows = np.flatnonzero(cells.any(axis=(1, 2)))
+    return [(int(row), cut_out(pictures[row], _enlarged(cells[row], pictures[row].size))) for row in rows]
+
+
+def looks_scale(scorer: Scorer, reference: Reference, index: int) -> tuple[float, float]:
+    """The margins (likeness to the own crop minus to the other's) between which a concept's pictures are placed.
+
+    Returns that of the probe in the other's colour, and that of the probe as asked. Raises UserError if the reference
+    is no shipped pair.
+    """
+    pictures = probes_alone(reference.name, index).pictures
+    leaked, right = _margins(scorer, [pictures[OTHERS_COLOUR], pictures[RIGHT]], reference, index).tolist()
+    return leaked, right
+
+
+def looks_share(scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int) -> Score:
+    """Where pictures of one concept alone lie between the other's colour (0) and its own looks (1), a value each.
+
+    Below 0 they are further off than a colour: a blend, the other thing itself. index: of the concept. Raises UserError
+    as looks_scale does.
+    """
+    low, high = looks_scale(scorer, reference, index)
+    return Score(tuple(((_margins(scorer, pictures, reference, index) - low) / (high - low)).tolist()))
+
+
+def cut_out(picture: Image.Image, mask: np.ndarray) -> Image.Image:
+    """The part of a picture that a thing takes, all else grey. mask: bool (height, width), somewhere true."""
+    rows, columns = np.nonzero(mask)
+    alone = Image.composite(picture, Image.new("RGB", picture.size, GREY), Image.fromarray(mask))
+    return alone.crop((int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1))
+
+
+def _enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST))
+
+
+def _margins(scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int) -> np.ndarray:
+    cosines = embed_pictures(scorer, pictures) @ embed_pictures(scorer, reference.crops).T  # (P, N)
+    others = np.delete(cosines.numpy(), index, axis=1)
+    return cosines[:, index].numpy() - others.max(axis=1)
+
+
+def _judged(judge: Judge, pictures: Sequence[Image.Image]) -> Findings:
+    return judge_pictures(judge, np.stack([np.asarray(picture) for picture in pictures]))
+
+
+def _score(values: np.ndarray) -> Score:
+    return Score(tuple(values.astype(float).tolist()))
