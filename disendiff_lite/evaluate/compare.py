@@ -57,6 +57,19 @@ class RunMeasures:
         }
         return ({"own - other": pool(margins)} if margins else {}) | together | pooled
 
+    @property
+    def paper_scores(self) -> dict[str, Score]:
+        """Image- and text-alignment as the paper reports them: combined, each concept, and the mean of these."""
+        names = ["combined" if each.subject == "combined" else None for each in self.scores]
+        numbers = iter(range(1, len(names) + 1))
+        names = [name or f"concept {next(numbers)}" for name in names]
+        rows = {}
+        for kind, scores in {"image": [s.image for s in self.scores], "text": [s.text for s in self.scores]}.items():
+            rows |= {f"{kind}-alignment, {name}": score for name, score in zip(names, scores)}
+            means = [sum(values) / len(values) for values in zip(*(score.values for score in scores))]
+            rows[f"{kind}-alignment, mean"] = Score(tuple(means))
+        return rows
+
     def to_dict(self) -> dict:
         """Means, spreads and numbers of values as plain values."""
         plain = {name: {"mean": s.mean, "spread": s.spread, "n": len(s.values)} for name, s in self.map_scores.items()}

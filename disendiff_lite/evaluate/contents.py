@@ -27,7 +27,8 @@ def measure_contents(
 
     sets: such as generate.generate_set gives. reference: of different classes, with crops and masks.
 
-    Returns Scores of zeros and ones, one value a picture (and concept, where it says so), by name:
+    Returns Scores of zeros and ones, one value a picture, by name; those of concepts alone pooled and for each concept,
+    as "own thing, concept 1":
         "own thing" and "co-occurrence": alone, the asked thing is there; another concept's class is there, too;
         "omission": together, at least one is missing;
         "own looks": alone, it is nearer to the probe as asked than to the one in the other's colour (looks_share above
@@ -36,14 +37,19 @@ def measure_contents(
             it is there and does not. What is left is missing.
     """
     scores = {}
-    alone = {each.request.concepts[0]: each for each in sets.values() if len(each.request.concepts) == 1}
-    there = {index: found_classes(judge, each.pictures, reference.classes) for index, each in alone.items()}
-    if alone:
-        scores["own thing"] = pool([_score(found[:, index]) for index, found in there.items()])
-        others = [np.delete(found, index, axis=1).any(axis=1) for index, found in there.items()]
-        scores["co-occurrence"] = pool([_score(other) for other in others])
-        shares = [looks_share(scorer, each.pictures, reference, index) for index, each in alone.items()]
-        scores["own looks"] = pool([_score(np.array(share.values) > 0.5) for share in shares])
+    for each in (each for each in sets.values() if len(each.request.concepts) == 1):
+        (index,) = each.request.concepts
+        found = found_classes(judge, each.pictures, reference.classes)  # (P, N)
+        looks = np.array(looks_share(scorer, each.pictures, reference, index).values) > 0.5  # (P,)
+        parts = {
+            "own thing": found[:, index],
+            "co-occurrence": np.delete(found, index, axis=1).any(axis=1),
+            "own looks": looks,
+        }
+        scores |= {f"{name}, concept {index + 1}": _score(values) for name, values in parts.items()}
+    for name in ("own thing", "co-occurrence", "own looks"):
+        several = [score for key, score in scores.items() if key.startswith(name)]
+        scores |= {name: pool(several)} if several else {}
     for together in (each for each in sets.values() if len(each.request.concepts) > 1):
         found = found_classes(judge, together.pictures, reference.classes)  # (P, N)
         own = own_looks(judge, scorer, together.pictures, reference)  # (P, N)
