@@ -31,7 +31,7 @@ COLUMNS = {
     (
         "each alone",
         "own − other",
-    ): "how much more they resemble their own crop than the other's; above zero, the two were kept apart",
+    ): "how much more they resemble their own crop than the other's; notebook 04 shows what its values are worth",
     (
         "maps",
         "IoU before",
