@@ -1,7 +1,7 @@
 """An attention record: every map of some words at each denoising step, layer and head, with the picture they belong to.
 
-It needs no model any more, so that figures and an interactive explorer only index arrays, and it goes to one file and
-back.
+It needs no model any more, so that figures and an interactive explorer only index arrays, and it
+goes to one file and back.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ class AttentionRecord:
     times: the noise level of each step, as a timestep of the model's schedule (999 is pure noise, for most).
     picture: uint8 (height, width, 3), what came out, or the reference picture.
     layers: for each grid, the names of its layers in the order in which the UNet runs them.
-    maps: for each grid, named "16x16" (height, width), float16 (steps, layers, heads, tokens, h, w), probabilities in
-        [0, 1].
+    maps: for each grid, named "16x16" (height, width), float16 (steps, layers, heads, tokens, h,
+        w), probabilities in [0, 1].
     """
 
     prompt: str
@@ -48,8 +48,8 @@ class AttentionRecord:
 
     @property
     def concepts(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        """For each concept the places, among the words, of its modifier and of its class, which the caption puts after
-        it.
+        """For each concept the places, among the words, of its modifier and of its class, which
+        the caption puts after it.
         """
         places = []
         for place, role in enumerate(self.roles):

@@ -76,9 +76,7 @@ class Config:
     separate_weight: float = 1.0  # of L_s&s within the calibration; 0 switches it off
     suppress: bool = True  # square the class tokens' maps
     smooth: bool = True  # blur the maps with the 3x3 Gaussian
-    map_resolution: int = (
-        16  # side, in cells, of the maps that are calibrated; Stable Diffusion at 512 px has 64, 32, 16, 8
-    )
+    map_resolution: int = 16  # side of the calibrated maps, cells; Stable Diffusion at 512 px has 64, 32, 16, 8
 
     modifiers: tuple[str, ...] = ("<new1>", "<new2>", "<new3>")  # the new words, one a concept
     initial_tokens: tuple[str, ...] = ("ktn", "pll", "ucd")  # rare words whose embeddings the modifiers start from

@@ -1,9 +1,9 @@
 """What the training sees: the one concept picture in many sizes and places, and pictures of the plain classes.
 
-The augmentation is that of the published code. A picture made small or large says so in its caption ("a far away photo
-of a ..."), and where it is pasted on an empty canvas only the pasted area counts for the loss: so the model learns the
-concepts and not the canvas. Pictures of the plain classes (prior preservation) keep "a cat" from drifting towards this
-one cat.
+The augmentation is that of the published code. A picture made small or large says so in its caption ("a far away
+photo of a ..."), and where it is pasted on an empty canvas only the pasted area counts for the loss: so the model
+learns the concepts and not the canvas. Pictures of the plain classes (prior preservation) keep "a cat" from
+drifting towards this one cat.
 """
 
 from collections.abc import Sequence
@@ -46,8 +46,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: latents (B, C, h, w), already scaled; mask (B, 1, h, w); B captions; B times whether it is a
-    concept.
+    """A micro-batch: latents (B, C, h, w), already scaled; mask (B, 1, h, w); B captions; B
+    times whether it is a concept.
     """
 
     latents: torch.Tensor
@@ -73,10 +73,10 @@ def augment(
 ) -> Sample:
     """The concept picture at a random scale and place (method, "Training recipe as published").
 
-    It is cut to its centre square, flipped with `config.flip_probability`, and, with `config.augment`, scaled. Let s be
-    the resolution. With chance 2/3 the scale is uniform in [s/3, s], else in [1.2 s, 1.4 s]. Below 0.6 s: pasted at a
-    random place on mid-grey (0), loss on the pasted cells one cell in from the border. Above s: a random crop. Between:
-    the picture as it is.
+    It is cut to its centre square, flipped with `config.flip_probability`, and, with `config.augment`, scaled. Let s
+    be the resolution. With chance 2/3 the scale is uniform in [s/3, s], else in [1.2 s, 1.4 s]. Below 0.6 s: pasted at
+    a random place on mid-grey (0), loss on the pasted cells one cell in from the border. Above s: a random crop.
+    Between: the picture as it is.
 
     image: RGB, any size. caption: of the picture; the first two cases put a prefix before it.
     cell: side of a latent cell in pixels. generator: on the CPU.

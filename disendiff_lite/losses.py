@@ -1,9 +1,9 @@
 """The attention calibration: two losses that tie each modifier to its class and keep the classes apart.
 
 Pure functions of tensors, from "Attention Calibration for Disentangled Text-to-Image Personalization" (arXiv
-2403.18551). A *map* is a token's cross-attention over the h x w cells of the picture, averaged over layers and heads,
-never negative. Maps are stacked as (N, h, w), one row a concept; row n of the modifier maps and of the class maps
-belong together.
+2403.18551). A *map* is a token's cross-attention over the h x w cells of the picture, averaged over layers and
+heads, never negative. Maps are stacked as (N, h, w), one row a concept; row n of the modifier maps and of the
+class maps belong together.
 
     raw map -> normalise -> smooth -> suppress (class maps only) -> soft IoU -> bind_loss, separate_loss
 """
@@ -33,8 +33,8 @@ def smooth(maps: torch.Tensor) -> torch.Tensor:
     """Blur each map with the published 3x3 Gaussian after reflecting its border by one cell.
 
     The kernel is exp(-(d / (2 sigma))^2), sigma = 0.5, normalised to sum 1, where d is the distance in cells. A
-    conventional Gaussian is exp(-(d / s)^2 / 2), so this is one of s = sigma * sqrt(2) = 0.7071, not a library's blur
-    of sigma 0.5.
+    conventional Gaussian is exp(-(d / s)^2 / 2), so this is one of s = sigma * sqrt(2) = 0.7071, not a
+    library's blur of sigma 0.5.
 
     maps: (N, h, w) with h, w >= 2. Returns the same shape.
     """
@@ -54,8 +54,7 @@ def suppress(maps: torch.Tensor) -> torch.Tensor:
 def soft_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Overlap of two maps in [0, 1]: (sum(a b) + 1) / (sum(a) + sum(b) - sum(a b) + 1).
 
-    a, b: (..., h, w). Returns (...), above 0; 1 means the same binary mask, and also two empty ones, thanks to the ones
-        added.
+    a, b: (..., h, w). Returns (...), above 0; 1 means the same mask, or, by the ones added, two empty ones.
     """
     both = (a * b).sum(dim=(-2, -1))  # (...)
     either = a.sum(dim=(-2, -1)) + b.sum(dim=(-2, -1)) - both  # (...)
@@ -97,14 +96,12 @@ def calibration_loss(
         with smooth=False there is none, whatever suppress says: the paper's ablation "without Gaussian" is without
         both. To square without a blur, compose normalise, suppress, bind_loss and separate_loss.
 
-    Returns {"bind": L_bind, "separate": L_s&s}, scalars with gradient. Raises UserError if the two shapes differ or N <
-    2.
+    Returns {"bind": L_bind, "separate": L_s&s}, scalars with gradient. Raises UserError if the shapes differ or N < 2.
     """
     if modifier_maps.shape != class_maps.shape or modifier_maps.ndim != 3:
         raise UserError(
-            f"Modifier maps {tuple(modifier_maps.shape)} and class maps {tuple(class_maps.shape)} must both be (N, h,"
-            " w): "
-            "pass one map for each concept."
+            f"Modifier maps {tuple(modifier_maps.shape)} and class maps {tuple(class_maps.shape)} must both be"
+            " (N, h, w): pass one map for each concept."
         )
     modifier_maps = _prepare(modifier_maps, blur=smooth, square=False)
     class_maps = _prepare(class_maps, blur=smooth, square=smooth and suppress)

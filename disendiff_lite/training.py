@@ -55,8 +55,8 @@ def training_steps(
 ) -> Iterator[StepRecord]:
     """Train inside trainable.training; yields one record a step, when the pipeline is as that step left it.
 
-    positions: of the concepts, for each caption that the concept picture can have. generator: on the CPU; every random
-        number of
+    positions: of the concepts, for each caption that the concept picture can have. generator: on the
+        CPU; every random number of
     the training comes from it. done: steps that were made before.
 
     Raises UserError if the loss is no longer a number.
@@ -87,8 +87,8 @@ def training_losses(
 ) -> dict[str, torch.Tensor]:
     """The losses of one micro-batch at random noise levels.
 
-    noiser: adds the noise. positions: caption -> its concepts, for the captions of the concept picture. generator: on
-        the CPU.
+    noiser: adds the noise. positions: caption -> its concepts, for the captions of the concept
+        picture. generator: on the CPU.
 
     Returns scalars: "reconstruction", "total" and, if the batch holds the concept picture and there is calibration,
     "bind" and "separate", not yet weighted.
@@ -113,13 +113,13 @@ def training_losses(
 
 
 def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Squared error of a latent cell, summed over its channels as in the published code, mean over the cells that
-    count.
+    """Squared error of a latent cell, summed over its channels as in the published code, mean
+    over the cells that count.
 
     The sum makes it C times the usual mean over channels; lambda is meant beside this one.
 
-    predicted, target: (B, C, h, w). mask: (B, 1, h, w), 1 where the loss counts, somewhere in every entry. Returns a
-        scalar.
+    predicted, target: (B, C, h, w). mask: (B, 1, h, w), 1 where the loss counts, somewhere in
+        every entry. Returns a scalar.
     """
     squares = (predicted - target).square() * mask  # (B, C, h, w)
     return (squares.sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))).mean()

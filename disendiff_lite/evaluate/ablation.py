@@ -41,8 +41,8 @@ SHIPPED_RANK = (
 def ablation_configs(config: Config) -> dict[str, Config]:
     """The settings of each variant by its name, the full method first.
 
-    Raises UserError if `config` is not DisenDiff with both terms and with suppression: then there is nothing to take
-    away.
+    Raises UserError if `config` is not DisenDiff with both terms and with suppression: then
+    there is nothing to take away.
     """
     terms = (config.calibration_weight, config.bind_weight, config.separate_weight)
     if not (all(terms) and config.suppress and config.smooth):

@@ -1,5 +1,5 @@
-"""CLIP scores: how alike pictures are to a reference, how well they fit their prompt, and whether concepts leak into
-each other.
+"""CLIP scores: how alike pictures are to a reference, how well they fit their prompt, and whether
+concepts leak into each other.
 
 CLIP gives pictures and texts embeddings of unit length in one space; their cosine says how alike they are:
 
@@ -149,8 +149,8 @@ def leakage(
 ) -> Leakage:
     """How much more pictures of one concept alone are like it than like the other concepts of the same reference.
 
-    pictures: of the one concept alone. own: its crop of the reference. others: the crops of the others; the most
-        similar counts.
+    pictures: of the one concept alone. own: its crop of the reference. others: the crops of the
+        others; the most similar counts.
 
     Raises UserError if there are no pictures or no others.
     """
@@ -161,8 +161,8 @@ def leakage(
 
 
 def strip_modifiers(prompt: str, modifiers: Sequence[str]) -> str:
-    """The prompt without its modifiers: "a <new1> cat and <new2> dog" becomes "a cat and dog"; upper and lower case are
-    one.
+    """The prompt without its modifiers: "a <new1> cat and <new2> dog" becomes "a cat and dog";
+    upper and lower case are one.
     """
     for modifier in modifiers:
         prompt = re.sub(re.escape(modifier), " ", prompt, flags=re.IGNORECASE)
@@ -202,8 +202,8 @@ def _check_tag(architecture: str, tag: str, tags: Sequence[str]) -> None:
 
 
 def _fetch(name: str, address: str) -> None:
-    """Bring a scorer's safetensors weights into the hub's cache, where open_clip looks first: it would also take
-    pickled ones.
+    """Bring a scorer's safetensors weights into the hub's cache, where open_clip looks first: it
+    would also take pickled ones.
 
     address: "owner/name/" of the hub repository; with more behind it, or "", the weights are one pickled file.
     """

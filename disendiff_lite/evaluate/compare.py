@@ -1,8 +1,8 @@
 """One run measured in every way that this project knows, so that runs can be laid side by side.
 
-Maps come from the reference picture under several noises, pictures from the plain prompt of each subject. All runs are
-measured with the same noises and seeds, and their calibration terms with the same formula, whatever they were trained
-with.
+Maps come from the reference picture under several noises, pictures from the plain prompt of each subject.
+All runs are measured with the same noises and seeds, and their calibration terms with the same formula,
+whatever they were trained with.
 """
 
 import math
@@ -44,8 +44,8 @@ class RunMeasures:
 
     @property
     def picture_scores(self) -> dict[str, Score]:
-        """By name: the margins and the image-alignment of single concepts, pooled, those of both together, and
-        text-alignment.
+        """By name: the margins and the image-alignment of single concepts, pooled, those of both
+        together, and text-alignment.
         """
         alone = [each for each in self.scores if each.subject != "combined"]
         margins = [each.margin for each in alone if each.margin is not None]
@@ -89,8 +89,8 @@ def measure_run(
 ) -> RunMeasures:
     """Measure what a pipeline has learned of a reference.
 
-    pipe: with a run's words and weights. count: pictures of each subject. noises: of the reference picture, for the
-        maps.
+    pipe: with a run's words and weights. count: pictures of each subject. noises: of the
+        reference picture, for the maps.
     seed: of the pictures, and of the first noise; None takes the config's. progress: as for generate.generate_set.
     """
     seed = config.seed if seed is None else seed
@@ -139,8 +139,8 @@ def compare_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
 
 
 def difference_table(rows: Mapping[str, Mapping[str, Score]], baseline: str) -> str:
-    """How each run differs from one of them, value by value: mean ± standard error, marked * from two standard errors
-    on.
+    """How each run differs from one of them, value by value: mean ± standard error, marked *
+    from two standard errors on.
 
     What all runs share, such as a noise that suits nobody, falls out, so that small differences show (see score.py).
 

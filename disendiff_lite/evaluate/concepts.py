@@ -1,5 +1,5 @@
-"""Where the words of each concept look in the reference picture: do its modifier and its class agree, and do they cover
-their thing?
+"""Where the words of each concept look in the reference picture: do its modifier and its class agree, and
+do they cover their thing?
 
 Maps of concepts are stacked as (2N, h, w), for each concept its modifier and then its class: <new1>, cat, <new2>, dog.
 """
@@ -37,8 +37,8 @@ class ReferenceRecord:
 class WordMaps:
     """Maps of words of one kind, with the masks that they should and should not cover.
 
-    maps: (N, h, w), probabilities. own: bool (N, H, W), the thing that the word stands for. other: the other things,
-        all in one.
+    maps: (N, h, w), probabilities. own: bool (N, H, W), the thing that the word stands for. other:
+        the other things, all in one.
     """
 
     maps: np.ndarray
@@ -61,8 +61,8 @@ def record_reference(
 
 
 def record_untrained(model: str, reference: Reference, config: Config, seed: int | None = None) -> AttentionRecord:
-    """record_reference of a freshly loaded model to which the new words still mean nothing. model: as load_pipeline
-    takes it.
+    """record_reference of a freshly loaded model to which the new words still mean nothing. model:
+    as load_pipeline takes it.
     """
     pipe = load_pipeline(model)
     add_modifiers(pipe, config.modifiers[: len(reference.classes)], config.initial_tokens)
@@ -96,8 +96,8 @@ def tracked_words(record: AttentionRecord) -> list[str]:
 def tracked_maps(record: AttentionRecord, resolution: int | tuple[int, int] | None = None, **choice: int) -> np.ndarray:
     """The maps of the tracked words, (2N, h, w) in [0, 1], as the loss takes them.
 
-    resolution, and in `choice` step, layer or head in place of the mean over all: as attention_record.mean_maps takes
-    them.
+    resolution, and in `choice` step, layer or head in place of the mean over all: as
+    attention_record.mean_maps takes them.
     """
     concepts = [ConceptPositions(*places) for places in record.concepts]
     maps = torch.from_numpy(mean_maps(record, resolution, **choice))  # (tokens, h, w)
@@ -116,8 +116,8 @@ def map_agreement(maps: np.ndarray, masks: np.ndarray) -> dict[str, Score]:
     maps: (2N, h, w). masks: (N, H, W), true on the concept's thing.
 
     Returns by name: "modifier IoU" and "class IoU" with the own mask, "peak hits" of both, and "modifier on other",
-    "class on other", the share of the attention that lies on another concept's thing. Raises UserError as the functions
-    of evaluate.maps do.
+    "class on other", the share of the attention that lies on another concept's thing. Raises UserError as the
+    functions of evaluate.maps do.
     """
     masks = np.asarray(masks, dtype=bool)
     others = other_masks(masks)
@@ -147,11 +147,11 @@ def word_maps(records: Sequence[ReferenceRecord], kind: str, resolution: int | t
 
 
 def class_agreement(records: Sequence[ReferenceRecord], resolution: int | tuple[int, int]) -> dict[str, np.ndarray]:
-    """IoU, in the pixels of the masks, of the class words' maps of one grid: for each layer, and for "all layers"
-    together.
+    """IoU, in the pixels of the masks, of the class words' maps of one grid: for each layer, and
+    for "all layers" together.
 
-    Each map is the mean over heads, and over the layers for "all layers". In pixels a coarse grid pays for its
-    coarseness.
+    Each map is the mean over heads, and over the layers for "all layers". In pixels a coarse
+    grid pays for its coarseness.
 
     Returns by layer float (steps, words), the words of all pictures in a row.
     """

@@ -95,8 +95,8 @@ def found_things(judge: Judge, pictures: Sequence[Image.Image], class_: str) -> 
 def looks_scale(scorer: Scorer, reference: Reference, index: int) -> tuple[float, float]:
     """The margins (likeness to the own crop minus to the other's) between which a concept's pictures are placed.
 
-    Returns that of the probe in the other's colour, and that of the probe as asked. Raises UserError if the reference
-    is no shipped pair.
+    Returns that of the probe in the other's colour, and that of the probe as asked. Raises UserError if the
+    reference is no shipped pair.
     """
     pictures = probes_alone(reference.name, index).pictures
     leaked, right = _margins(scorer, [pictures[OTHERS_COLOUR], pictures[RIGHT]], reference, index).tolist()
@@ -106,8 +106,8 @@ def looks_scale(scorer: Scorer, reference: Reference, index: int) -> tuple[float
 def looks_share(scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int) -> Score:
     """Where pictures of one concept alone lie between the other's colour (0) and its own looks (1), a value each.
 
-    Below 0 they are further off than a colour: a blend, the other thing itself. index: of the concept. Raises UserError
-    as looks_scale does.
+    Below 0 they are further off than a colour: a blend, the other thing itself. index: of the concept. Raises
+    UserError as looks_scale does.
     """
     low, high = looks_scale(scorer, reference, index)
     return Score(tuple(((_margins(scorer, pictures, reference, index) - low) / (high - low)).tolist()))

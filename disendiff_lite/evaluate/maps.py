@@ -68,8 +68,8 @@ def enlarge(maps, size: Sequence[int]) -> torch.Tensor:
 
 
 def map_leak(maps, masks, others) -> Score:
-    """How much of the attention that lies on things lies on the wrong one: sum over other / sum over own and other, in
-    [0, 1].
+    """How much of the attention that lies on things lies on the wrong one: sum over other / sum
+    over own and other, in [0, 1].
 
     Of a map without preference it is the other thing's share of the two areas.
 

@@ -22,11 +22,11 @@ from disendiff_lite.support.text import text_table
 
 @dataclass(frozen=True)
 class SubjectScores:
-    """The scores of all pictures of one subject: "combined", or one concept ("cat"; "dog 1", "dog 2" if a class comes
-    twice).
+    """The scores of all pictures of one subject: "combined", or one concept ("cat"; "dog 1", "dog
+    2" if a class comes twice).
 
-    margin: how much more like its own crop than like another concept's; None for the combined pictures or without
-        crops.
+    margin: how much more like its own crop than like another concept's; None for the combined
+        pictures or without crops.
     """
 
     subject: str
@@ -66,13 +66,13 @@ def score_run(
 ) -> list[SubjectScores]:
     """Draw `count` pictures of each request and score them.
 
-    pipe: with what the run learned. reference: its picture and, if they are known, its crops are what pictures are
-        compared with.
+    pipe: with what the run learned. reference: its picture and, if they are known, its crops are what
+        pictures are compared with.
     requests: None takes the prompts that the reference comes with. seed, config: as for generate.
     progress: called with how many pictures there are and how many there will be.
 
-    Returns the scores of the combined pictures and of each concept, pooled over their prompts, in the order of the
-    requests.
+    Returns the scores of the combined pictures and of each concept, pooled over their prompts, in
+    the order of the requests.
     """
     requests = reference_requests(reference, run) if requests is None else requests
     prompts = [request.prompt for request in requests for _ in range(count)]
@@ -87,8 +87,8 @@ def score_pictures(
 ) -> list[SubjectScores]:
     """Score pictures that are there already.
 
-    sets: such as the values of generate.generate_set; each is let go before the next is asked for. Others as for
-        score_run.
+    sets: such as the values of generate.generate_set; each is let go before the next is asked
+        for. Others as for score_run.
 
     Returns the scores as score_run does.
     """

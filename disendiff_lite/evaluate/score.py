@@ -9,8 +9,8 @@ from disendiff_lite.support.errors import UserError
 class Score:
     """One number for each picture (or map), with their mean and spread.
 
-    spread: standard deviation over the values, n - 1 below the line; nan for a single one, which says nothing about
-        spread.
+    spread: standard deviation over the values, n - 1 below the line; nan for a single one, which
+        says nothing about spread.
     """
 
     values: tuple[float, ...]

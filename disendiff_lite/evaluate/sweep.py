@@ -55,8 +55,8 @@ class Cell:
 class SweepSettings:
     """What all cells share.
 
-    model: as load_pipeline takes it. changes: settings of Config by name. count: pictures of each of the three
-        subjects.
+    model: as load_pipeline takes it. changes: settings of Config by name. count: pictures of
+        each of the three subjects.
     noises: of the reference picture, for the maps. plain: pictures of each plain class, for language drift.
     """
 

@@ -35,8 +35,8 @@ PAUSE = 0.2  # seconds between two looks at the running processes
 class Outcome:
     """How it went with a pair's report.
 
-    state: "finished" now, "kept" from before, "failed", or "not made" because of an interruption. reason: of a failure,
-        one sentence.
+    state: "finished" now, "kept" from before, "failed", or "not made" because of an interruption. reason:
+        of a failure, one sentence.
     """
 
     state: str

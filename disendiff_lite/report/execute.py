@@ -1,7 +1,7 @@
 """Execute a notebook with parameters through papermill, in this very Python, and say what failed.
 
-papermill only warns about a parameter that a notebook does not have, so names and types are checked here before
-anything runs.
+papermill only warns about a parameter that a notebook does not have, so names and types are checked
+here before anything runs.
 """
 
 import ast
@@ -31,8 +31,8 @@ from disendiff_lite.support.typed import check_kind
 
 @dataclass(frozen=True)
 class Failure:
-    """Which cell of an executed notebook failed, as its "In [5]", the heading it stands under, and the error in one
-    line.
+    """Which cell of an executed notebook failed, as its "In [5]", the heading it stands under,
+    and the error in one line.
     """
 
     cell: str
@@ -42,8 +42,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Execution:
-    """An executed notebook: its name, the executed copy, the time taken in seconds, and the failure, None if all went
-    well.
+    """An executed notebook: its name, the executed copy, the time taken in seconds, and the
+    failure, None if all went well.
     """
 
     name: str
@@ -96,8 +96,8 @@ def notebook_parameters(notebook: Path) -> dict:
 
 
 def check_parameters(parameters: Mapping[str, object], defaults: Sequence[Mapping[str, object]]) -> None:
-    """Raise UserError if a parameter is in none of the notebooks, or of another type than the default of one that has
-    it.
+    """Raise UserError if a parameter is in none of the notebooks, or of another type than the
+    default of one that has it.
 
     defaults: what notebook_parameters gives, for each notebook.
     """
@@ -115,8 +115,8 @@ def execute(notebook: Path, parameters: Mapping[str, object], executed: Path, ch
 
     What cells print is shown at once, on stdout; where the run is, on stderr. The copy is written after each cell.
 
-    parameters: those that the notebook has. executed: where the copy goes. channel: the file for the kernel's progress
-        lines.
+    parameters: those that the notebook has. executed: where the copy goes. channel: the file for
+        the kernel's progress lines.
 
     Raises UserError if the copy cannot be written.
     """
@@ -178,8 +178,8 @@ def _run(
 
 
 def _make_portable(executed: Path, parameters: Mapping[str, object]) -> None:
-    """Make paths among a copy's parameters relative to its folder, where Jupyter would run it, and drop papermill's
-    note of them.
+    """Make paths among a copy's parameters relative to its folder, where Jupyter would run it, and
+    drop papermill's note of them.
     """
     node = read_notebook(executed)
     node.metadata.pop("papermill", None)
@@ -219,8 +219,8 @@ def _last_title(cell) -> str:
 
 
 def _this_python(channel: Path) -> type[AsyncKernelManager]:
-    """A kernel manager whose kernel is this interpreter, whatever kernels are installed under the notebook's kernel
-    name.
+    """A kernel manager whose kernel is this interpreter, whatever kernels are installed under
+    the notebook's kernel name.
     """
     spec = KernelSpec(
         argv=[*get_kernel_dict()["argv"], "--log-level=CRITICAL"],  # else it adds a traceback to Ctrl-C

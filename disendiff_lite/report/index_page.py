@@ -1,5 +1,5 @@
-"""The index page of many pairs: one table with each pair's pictures, scores, maps and time, a link to its report, and
-their mean.
+"""The index page of many pairs: one table with each pair's pictures, scores, maps and time, a link to
+its report, and their mean.
 
 The pictures are small and embedded; the reports that the page links to lie beside it.
 """
@@ -45,8 +45,8 @@ COLUMNS = {
 class Row:
     """A pair on the page.
 
-    state, reason: as of an Outcome of all_pairs. reference: its picture, as a data URI. links: texts and the files they
-        lead to.
+    state, reason: as of an Outcome of all_pairs. reference: its picture, as a data URI. links: texts
+        and the files they lead to.
     numbers: the values of COLUMNS that are known. seconds: that making the report took, None if it is not complete.
     figures: data URIs by FIGURES' ids.
     """

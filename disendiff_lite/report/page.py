@@ -1,9 +1,9 @@
-"""One HTML page out of executed notebooks that needs nothing else: no network, no scripts from elsewhere, no files
-beside it.
+"""One HTML page out of executed notebooks that needs nothing else: no network, no scripts from
+elsewhere, no files beside it.
 
-nbconvert's own pages fetch MathJax, require.js and widgets' code from the network. Here it converts the cells alone;
-formulas become MathML, pictures are embedded, code is folded away, and what could only be fetched is replaced by its
-description.
+nbconvert's own pages fetch MathJax, require.js and widgets' code from the network. Here it converts the cells
+alone; formulas become MathML, pictures are embedded, code is folded away, and what could only be fetched is
+replaced by its description.
 """
 
 import logging
@@ -66,8 +66,8 @@ def notebook_section(node: nbformat.NotebookNode, name: str, folder: Path) -> Se
 
 
 def explorer_section(path: Path) -> Section:
-    """A page of show.write_explorer as a part of the page, working and self-contained. Raises UserError if it cannot be
-    read.
+    """A page of show.write_explorer as a part of the page, working and self-contained. Raises
+    UserError if it cannot be read.
     """
     title = f"Attention maps to explore ({path.stem.removeprefix('attention-')})"
     page, script = escape(read_text(path)), read_text(TEMPLATES / "fit_frame.js")
@@ -83,8 +83,8 @@ def render_page(
 ) -> str:
     """The whole page.
 
-    footer: names and values of a table at the end. failures: sentences for a box at the top; with none the page is
-        marked finished.
+    footer: names and values of a table at the end. failures: sentences for a box at the top; with none
+        the page is marked finished.
     """
     state, style = "failed" if failures else "finished", HtmlFormatter().get_style_defs(".highlight")
     return render("report.html.j2", title, state, style, sections=sections, footer=footer, failures=failures)

@@ -1,5 +1,5 @@
-"""Execute the notebooks and put what they show into the committed copies: one clean run each, small figures, nothing of
-the machine.
+"""Execute the notebooks and put what they show into the committed copies: one clean run each, small
+figures, nothing of the machine.
 
 python -m disendiff_lite.report.refresh [NAME ...]          (all of them without a name)
 python -m disendiff_lite.report.refresh --stamp [NAME ...]  (only the Colab badge and setup cell; nothing is executed)
@@ -38,8 +38,8 @@ def shrink_figure(png: str) -> str:
 
 
 def clean_copy(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook as it is committed: without papermill's cell and marks, cells numbered from 1, figures
-    shrunk.
+    """An executed notebook as it is committed: without papermill's cell and marks, cells
+    numbered from 1, figures shrunk.
 
     Widgets go, for without a kernel they show an error; the static figure beside each stays.
     """

@@ -8,8 +8,8 @@
     runs/<name>/metrics.json           what the notebooks recorded, and a section "report"
     runs/<name>/attention-*.html       explorers that notebooks wrote with show.write_explorer: the page's last parts
 
-A notebook takes part by a cell tagged "parameters"; its `run_dir` is set to the run's folder, where it trains and
-writes.
+A notebook takes part by a cell tagged "parameters"; its `run_dir` is set to the run's folder,
+where it trains and writes.
 """
 
 import base64
@@ -104,8 +104,8 @@ def is_complete(run_dir) -> bool:
 
 
 def report_differences(order: Order) -> list[str]:
-    """In what the report that a folder holds differs from an order, such as "seed 0 instead of 7"; empty if it would be
-    the same.
+    """In what the report that a folder holds differs from an order, such as "seed 0 instead of 7";
+    empty if it would be the same.
     """
     paths = find_notebooks(order.notebooks)
     now = _request(order.parameters, paths, [notebook_parameters(path) for path in paths])
@@ -141,8 +141,8 @@ def git_state(root=ROOT) -> str:
 
 
 def _request(parameters: Mapping[str, object], paths: Sequence[Path], defaults: Sequence[Mapping[str, object]]) -> dict:
-    """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's value, the model's
-    weights.
+    """What decides a report's result, as metrics.json keeps it: the notebooks, every parameter's
+    value, the model's weights.
 
     A parameter whose value is not the same in all notebooks that have it is listed for each, as "00_quickstart.count".
     """

@@ -25,8 +25,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 def plot_losses(records: Sequence[StepRecord], *, window: int | None = None, ax: Axes | None = None) -> Figure:
     """The loss terms of a run: left what is minimised, right the calibration's terms before their weight.
 
-    records: what train.train yields, or runs.read_losses reads. window: steps in the running mean; None takes a tenth
-        of the run.
+    records: what train.train yields, or runs.read_losses reads. window: steps in the running mean;
+        None takes a tenth of the run.
 
     Dots are single steps, lines running means. Without calibration there is only the left panel.
     """
@@ -57,8 +57,8 @@ def plot_losses(records: Sequence[StepRecord], *, window: int | None = None, ax:
 def plot_scores(table: Mapping[str, Mapping[str, Score]], *, ax: Axes | None = None) -> Figure:
     """Bars of mean scores with their spread: a panel for each measure, a bar for each run.
 
-    table: run -> measure -> Score; a measure that a run lacks is left empty. The whiskers are one standard deviation
-        each way.
+    table: run -> measure -> Score; a measure that a run lacks is left empty. The whiskers are one
+        standard deviation each way.
     """
     measures = list(dict.fromkeys(measure for scores in table.values() for measure in scores))
     figure, panels = _chart_panels(len(measures), 0.75 + 0.27 * len(table), ax, share_y=True)
@@ -78,8 +78,8 @@ def plot_scores(table: Mapping[str, Mapping[str, Score]], *, ax: Axes | None = N
 
 
 def plot_one_query(words: Sequence[str], scores, shares, *, ax: Axes | None = None) -> Figure:
-    """What one cell makes of each word: left the score q.k / sqrt(d), right its share of the attention after the
-    softmax.
+    """What one cell makes of each word: left the score q.k / sqrt(d), right its share of the
+    attention after the softmax.
 
     words: those to show, a row each. scores, shares: (words,), tensors or arrays; the shares of all tokens sum to 1.
     """
@@ -104,8 +104,8 @@ def plot_agreement(
 ) -> Figure:
     """IoU of maps and masks against the noise level: a panel for each grid, a line for each layer.
 
-    grids: grid -> layer -> (steps, words), as agreement.class_agreement gives it. times: (steps,), timesteps of the
-        schedule.
+    grids: grid -> layer -> (steps, words), as agreement.class_agreement gives it. times: (steps,),
+        timesteps of the schedule.
     mean: the entry that stands for the layers together, drawn thick, with one standard deviation over the words each
         way.
     """
@@ -167,8 +167,8 @@ def push(loss: torch.Tensor, maps: torch.Tensor) -> np.ndarray:
 
 
 def plot_pushes(pushes: np.ndarray, titles: Sequence[str], *, ax: Axes | None = None) -> Figure:
-    """Pushes in a row, with one colour scale that is symmetric around zero: red raises, blue lowers, white leaves
-    alone.
+    """Pushes in a row, with one colour scale that is symmetric around zero: red raises, blue
+    lowers, white leaves alone.
 
     pushes: (N, h, w). titles: one each.
     """

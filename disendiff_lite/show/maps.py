@@ -91,8 +91,8 @@ def plot_map_grid(
     """Attention maps, a row for each model, step or run and a column for each word, with one colour bar.
 
     maps: (rows, words, h, w), probabilities. row_titles: such as ("before", "after").
-    pictures: lie in grey under the maps. One for all rows, or one a row, is drawn in front of its row too; a list a row
-        holds one a word.
+    pictures: lie in grey under the maps. One for all rows, or one a row, is drawn in front of its row too; a
+        list a row holds one a word.
     shared_scale: True gives all maps one scale, from 0 to their highest value, so that strengths can be compared; False
         stretches each map from its lowest to its highest value, so that shapes can.
     overlay: opacity in [0, 1] of the lowest and of the highest attention over a picture.

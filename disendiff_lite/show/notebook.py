@@ -2,8 +2,8 @@
 
 Both wrap the records that train.train yields, so they can be put around each other and around progress.progress:
 
-    for record in live_losses(follow_maps(progress(train(...), steps), look, folder, every=50, before=before), run_dir):
-    ...
+    for record in live_losses(follow_maps(progress(train(...), steps), look, folder, every=50,
+    before=before), run_dir): ...
 """
 
 import ast
@@ -28,9 +28,9 @@ DRAW_EVERY = 3.0  # seconds between drawings; each takes a tenth of that
 def live_losses(records: Iterable[StepRecord], run_dir) -> Iterator[StepRecord]:
     """Yield the records while the loss curves of the run are drawn in the output of the cell, always in the same place.
 
-    In a live notebook they are drawn anew every few seconds; where nobody watches, as in a report, once, when the
-    training is over. One static figure stays in both cases, also of a run that is only loaded. run_dir: where the run
-    writes losses.csv.
+    In a live notebook they are drawn anew every few seconds; where nobody watches, as in a report, once, when
+    the training is over. One static figure stays in both cases, also of a run that is only loaded. run_dir:
+    where the run writes losses.csv.
     """
     handle, drawn, watched = None, time.monotonic(), is_watched()
     for record in records:

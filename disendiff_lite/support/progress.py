@@ -1,5 +1,5 @@
-"""Progress that suits where it is seen: a bar in a terminal and in Jupyter, plain lines in logs, nothing left behind in
-notebooks.
+"""Progress that suits where it is seen: a bar in a terminal and in Jupyter, plain lines in logs,
+nothing left behind in notebooks.
 
     for record in progress(train(...), total=config.steps): ...
 
@@ -129,8 +129,8 @@ def is_watched() -> bool:
 def progress(records: Iterable, total: int, label: str = "training") -> Iterator:
     """Yield the records while showing how far they have come.
 
-    records: such as train() gives; a record's `step` says how far it is (else they are counted) and its `total` is the
-        loss.
+    records: such as train() gives; a record's `step` says how far it is (else they are counted)
+        and its `total` is the loss.
     total: how many steps there are, those of an earlier run included.
     """
     display = None
@@ -147,8 +147,8 @@ def progress(records: Iterable, total: int, label: str = "training") -> Iterator
 
 
 def progress_callback(label: str) -> Callable[[int, int], None]:
-    """A function of (done, total) that shows how far a task has come, for those that call back instead of yielding
-    records.
+    """A function of (done, total) that shows how far a task has come, for those that call back
+    instead of yielding records.
     """
     display = None
 

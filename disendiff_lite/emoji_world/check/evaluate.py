@@ -122,8 +122,8 @@ def _mean(values: np.ndarray) -> float | None:
 def scorer_row(count: int, seed: int) -> Row:
     """How often the scorer ranks right what an individual's crop is most like.
 
-    A picture of itself (other place, size, flip) before one of another individual of its class, and that before one of
-    another class.
+    A picture of itself (other place, size, flip) before one of another individual of its class, and that
+    before one of another class.
     """
     model, _ = open_clip.create_model_from_pretrained(f"local-dir:{EMBEDDED_SCORER}")
     cosines = ranking(model.eval().encode_image, random_views(count, seed=1000 + seed))

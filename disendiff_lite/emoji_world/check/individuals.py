@@ -1,8 +1,8 @@
 """Can the embedded model learn an individual that it never saw? Learn some from one picture each, and try to tell.
 
-A picture counts when the scorer finds it more like the individual's own sprite than like any of nineteen others of its
-class, which differ from it in design, in colour or in both. How often the scorer is right about *renderings* of the
-individual stands beside.
+A picture counts when the scorer finds it more like the individual's own sprite than like any of nineteen others of
+its class, which differ from it in design, in colour or in both. How often the scorer is right about *renderings* of
+the individual stands beside.
 """
 
 from collections.abc import Iterator

@@ -42,8 +42,8 @@ def world_labels() -> Labels:
 def judge_loss(cells: torch.Tensor, picture: torch.Tensor, truth: dict[str, torch.Tensor]) -> torch.Tensor:
     """Sum of the cross-entropies of all that a judge says, and the absolute error of log2 size.
 
-    truth: design, colour, worn int (B, 8, 8), -1 where nothing is asked; size float (B, 8, 8), nan likewise; place,
-        style int (B,).
+    truth: design, colour, worn int (B, 8, 8), -1 where nothing is asked; size float (B, 8, 8), nan
+        likewise; place, style int (B,).
     """
     labels = world_labels()
     nothing = len(labels.designs)

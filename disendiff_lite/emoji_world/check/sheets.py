@@ -4,8 +4,8 @@
     python -m disendiff_lite.emoji_world.check.sheets personalised cat_dog ...  rows: reference, both, each alone
     python -m disendiff_lite.emoji_world.check.sheets training                  the course of training, of training.csv
 
-The second trains every named pair (by default the ten) with the `emoji()` preset; the names of its pairs go into its
-file's name.
+The second trains every named pair (by default the ten) with the `emoji()` preset; the names of its
+pairs go into its file's name.
 """
 
 import argparse

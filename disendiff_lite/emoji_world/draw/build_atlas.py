@@ -3,9 +3,9 @@
     npm pack @iconify-json/noto @iconify-json/noto-v1 ...    (see data/emoji-world/designs.json for the sets)
     python -m disendiff_lite.emoji_world.draw.build_atlas FOLDER_OF_THE_TGZ_FILES
 
-The atlas is committed, so only somebody who changes the designs runs this. Every design is drawn at four times its
-size, cropped to what is visible, and fitted into a 64x64 cell by its longer side, so that "28 pixels" means the same
-for every design.
+The atlas is committed, so only somebody who changes the designs runs this. Every design is drawn at four times
+its size, cropped to what is visible, and fitted into a 64x64 cell by its longer side, so that "28 pixels" means
+the same for every design.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m disendiff_lite.emoji_world.draw.draw_references
 
-The folders are as runs/references.py and evaluate/probes.py read them; `reference.json` names the designs, their hues
-and the place too.
+The folders are as runs/references.py and evaluate/probes.py read them; `reference.json` names the designs,
+their hues and the place too.
 """
 
 import json

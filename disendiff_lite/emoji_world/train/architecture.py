@@ -1,7 +1,7 @@
 """The parts of the embedded model, in the stock classes of diffusers and transformers, and the pipeline of them.
 
-The shapes mirror Stable Diffusion's at a hundredth of its size: 64 px pictures, 16x16 latents, cross-attention at 16x16
-and 8x8.
+The shapes mirror Stable Diffusion's at a hundredth of its size: 64 px pictures, 16x16 latents,
+cross-attention at 16x16 and 8x8.
 """
 
 import torch
@@ -54,10 +54,10 @@ def widened(vae: AutoencoderKL) -> AutoencoderKL:
 def new_text_encoder() -> CLIPTextModel:
     """An untrained one-layer CLIP text transformer.
 
-    Token embeddings start at standard deviation 0.5, positions at 0.1: from CLIP's own 0.02, words stay lost among the
-    positions and prompts are ignored for the whole of a short training. The embeddings are random signs, not normal
-    numbers, because most of the 49,408 rows are never trained and signs take a tenth of the room in a compressed
-    history.
+    Token embeddings start at standard deviation 0.5, positions at 0.1: from CLIP's own 0.02, words stay lost
+    among the positions and prompts are ignored for the whole of a short training. The embeddings are random
+    signs, not normal numbers, because most of the 49,408 rows are never trained and signs take a tenth of the
+    room in a compressed history.
     """
     tokenizer = clip_tokenizer()
     config = CLIPTextConfig(

@@ -73,8 +73,8 @@ def degrade(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def training_batch(views: Views, classes: np.ndarray, rng: np.random.Generator):
     """Both views of BATCH random groups, each as the whole picture or one thing's crop.
 
-    Returns the pictures, captions, their kinship, which of them are not stylised, the designs (B, K) and which of these
-    are present (B, K).
+    Returns the pictures, captions, their kinship, which of them are not stylised, the designs (B, K) and which
+    of these are present (B, K).
     """
     rows = rng.integers(len(views), size=BATCH)
     count = (views.designs[rows] >= 0).sum(axis=1)

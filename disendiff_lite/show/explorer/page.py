@@ -63,8 +63,8 @@ def quantise(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _numbers(records: Sequence[AttentionRecord]) -> bytes:
-    """For each record its picture, then for each grid the lowest values, the spans and the bytes of its maps; then the
-    colours.
+    """For each record its picture, then for each grid the lowest values, the spans and the bytes of
+    its maps; then the colours.
     """
     parts = []
     for record in records:

@@ -1,8 +1,8 @@
-"""Attention maps of a view as one picture, in a few milliseconds: numpy and PIL, where a matplotlib figure takes a
-second.
+"""Attention maps of a view as one picture, in a few milliseconds: numpy and PIL, where a
+matplotlib figure takes a second.
 
-A card for each word holds its map from each record, the first card the pictures themselves. The offline page draws the
-same.
+A card for each word holds its map from each record, the first card the pictures themselves. The
+offline page draws the same.
 """
 
 import textwrap

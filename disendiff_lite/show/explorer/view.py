@@ -19,11 +19,11 @@ STRENGTH = 0.6  # of the maps over the picture, unless it is chosen: about that 
 class View:
     """One look at a record, or at two.
 
-    words: numbers of the record's words, from 0. grid: its name, "16x16". step, layer, head: numbers from 0, None for
-        the mean.
+    words: numbers of the record's words, from 0. grid: its name, "16x16". step, layer, head: numbers
+        from 0, None for the mean.
     strength: of the maps over the picture, in [0, 1]; 0 shows the picture alone, 1 the map alone.
-    shared: one colour scale for all maps, from 0 to their highest value; else each is stretched from its lowest to its
-        highest.
+    shared: one colour scale for all maps, from 0 to their highest value; else each is stretched from
+        its lowest to its highest.
     """
 
     words: tuple[int, ...]
@@ -67,8 +67,8 @@ def word_labels(record: AttentionRecord) -> tuple[str, ...]:
 
 
 def chosen_words(record: AttentionRecord, words: Sequence[str] | None) -> tuple[int, ...]:
-    """Numbers of the words with these labels, in the prompt's order; None takes the modifiers and classes, or all
-    without such.
+    """Numbers of the words with these labels, in the prompt's order; None takes the modifiers and
+    classes, or all without such.
 
     Raises UserError naming the nearest word if there is no such one.
     """

@@ -35,8 +35,8 @@ PLAY_EVERY = 300  # milliseconds
 class AttentionExplorer(ipywidgets.VBox):
     """Maps of an attention record under controls for words, step, grid, layer, head, overlay and colour scale.
 
-    record: what is shown. other: a second one of the same prompt and settings, shown under the first by the same
-        controls.
+    record: what is shown. other: a second one of the same prompt and settings, shown under the
+        first by the same controls.
     names: of the two. words: shown at first, as the record names them (a second "a" is "a (2)"); None takes the
     modifiers and classes, or all words without such.
 
