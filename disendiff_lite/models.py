@@ -4,26 +4,31 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download, model_info
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from disendiff_lite.config import Config, emoji, paper
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_json
 from disendiff_lite.support.paths import EMBEDDED_MODEL
+from disendiff_lite.support.quiet import without_progress_bars
+from disendiff_lite.support.saved_parts import variant_parts
 
 SHORT_NAMES = {
     "emoji": str(EMBEDDED_MODEL),
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd14": "CompVis/stable-diffusion-v1-4",
+}
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+NOT_LOADED = {  # the safety checker and what goes with it, and what only prompts in pictures need
+    **dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder")),
+    "requires_safety_checker": False,
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SMALL = 16  # latents of the embedded model are 16x16; Stable Diffusion's are 64x64 and larger
@@ -33,7 +38,8 @@ KEYS_AND_VALUES = re.compile(r"\.attn2\.to_[kv]\.weight$")
 def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipeline:
     """Load a text-to-image pipeline of the Stable Diffusion 1.x or 2.x kind.
 
-    Only safetensors weights are read. The safety checker is left out: it knows photographs alone and blackens the rest.
+    Only safetensors weights are read, plain ones or else those of a variant such as fp16. The safety checker is left
+    out: it knows photographs alone and blackens the rest.
 
     name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, or a hub id
         "owner/model".
@@ -44,30 +50,28 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
     another kind of model or to pickled weights, the hub cannot be reached, or the device is missing or full.
     """
     device, dtype = pick_device(device), _dtype(dtype)
-    source = SHORT_NAMES.get(str(name), str(name))
-    source = _checked_source(source)
+    source = _checked_source(SHORT_NAMES.get(str(name), str(name)))
     local = Path(source).is_dir() or not _is_on_reachable_hub(source)
-    options = {
-        "local_files_only": local,
-        "use_safetensors": True,
-        "safety_checker": None,
-        "requires_safety_checker": False,
-    }
     try:
-        kind = StableDiffusionPipeline.load_config(source, local_files_only=local).get("_class_name")
+        index = StableDiffusionPipeline.load_config(source, local_files_only=local)
+        kind = index.get("_class_name")
         if kind == "StableDiffusionPipeline":
-            with _without_progress_bars() if local else nullcontext():
-                pipe = StableDiffusionPipeline.from_pretrained(source, **options)
+            with without_progress_bars() if local else nullcontext():
+                parts = variant_parts(source, index, PARTS) if Path(source).is_dir() else {}
+                pipe = StableDiffusionPipeline.from_pretrained(
+                    source, local_files_only=local, use_safetensors=True, **NOT_LOADED, **parts
+                )
     except Exception as error:  # diffusers, the hub client and safetensors each have their own families of errors
         raise UserError(_why_not_loaded(str(name), source, error)) from error
     if kind != "StableDiffusionPipeline":
         raise UserError(f"{name} is a {kind}: give a Stable Diffusion 1.x or 2.x text-to-image model.")
     pipe.set_progress_bar_config(disable=True)
+    longest = pipe.text_encoder.config.max_position_embeddings  # old folders do not say it to the tokenizer
+    pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, longest)
     try:
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-            nn.Module.to(
-                part, device=device, dtype=dtype
-            )  # diffusers' own `to` warns of float32 layers that there are not
+            # diffusers' own `to` warns of float32 layers that there are not
+            nn.Module.to(part, device=device, dtype=dtype)
     except RuntimeError as error:  # most often the device's memory is full
         raise UserError(
             f"Cannot put {name} on the device {device} ({first_line(error)}): choose another one."
@@ -221,26 +225,12 @@ def _is_on_reachable_hub(source: str) -> bool:
             raise UserError(_why_not_loaded(source, source, error)) from error
 
 
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Loading from the disk takes seconds: its bars would only litter notebooks and logs."""
-    active = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
-    for log in active:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in active:
-            log.enable_progress_bar()
-
-
 def _why_not_loaded(name: str, source: str, error: Exception) -> str:
     reason = first_line(error)
     if not Path(source).is_dir():
         return (
             f"Cannot fetch {name} from the model hub ({reason}): download it on a connected machine and give its"
-            " folder,"
-            " or use the model that is shipped, 'emoji'."
+            " folder, or use the model that is shipped, 'emoji'."
         )
     if any(Path(source).glob("*/*.bin")) and not any(Path(source).glob("unet/*.safetensors")):
         return f"{name} holds pickled weights only, which are not read: convert them to safetensors."

@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import deprecate
 
 from disendiff_lite import models
 from disendiff_lite.models import load_pipeline, model_fingerprint, pick_device, same_model
@@ -129,6 +130,11 @@ def test_a_model_downloaded_before_needs_no_hub(folder, monkeypatch):
     assert load_pipeline("sd15", device="cpu").unet.config.sample_size == 16
     hub_id = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert [local for source, local in asked if source == hub_id] == [True, True]
+
+
+def test_what_diffusers_is_about_to_drop_fails_a_test():
+    with pytest.raises(FutureWarning, match="old_name"):  # as pyproject.toml says
+        deprecate("old_name", "99.0", "Use the new one.")
 
 
 def test_loading_is_silent(folder, capfd):

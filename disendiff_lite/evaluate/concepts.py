@@ -90,7 +90,9 @@ def record_references(
 def tracked_words(record: AttentionRecord) -> list[str]:
     """The tracked words, 2N: each concept's modifier and its class, a class of several tokens as one word."""
     places = [tokens for modifier, class_ in record.concepts for tokens in ((modifier,), class_)]
-    return ["".join(record.words[place] for place in tokens) for tokens in places]
+    labels = [[record.words[place].partition(" ") for place in tokens] for tokens in places]
+    # A letter of several tokens has a label for each, "猫 1/3", "猫 2/3": it is named once.
+    return ["".join(word for word, _, part in pieces if not part or part.startswith("1/")) for pieces in labels]
 
 
 def tracked_maps(record: AttentionRecord, resolution: int | tuple[int, int] | None = None, **choice: int) -> np.ndarray:

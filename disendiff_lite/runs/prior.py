@@ -55,12 +55,16 @@ def make_prior(
 def load_prior(folder, classes: Sequence[str], config: Config) -> PriorImages:
     """The pictures of a folder of one's own, each cut to its centre square of `config.resolution` px.
 
+    Hidden files, folders and files of other kinds are passed over: macOS puts a `._a.png` beside each `a.png` of a
+    memory stick, which is no picture.
+
     Raises UserError if there is no such folder, no picture in it, or one that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} of class pictures: check the path, or let the model make them.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    seen = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = sorted(path for path in seen if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
         raise UserError(
             f"The folder {folder} holds no pictures (PNG, JPEG, WebP or BMP): put some of the classes there."

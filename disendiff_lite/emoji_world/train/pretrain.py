@@ -129,7 +129,7 @@ def main() -> None:
     scenes = load_scenes(options.work / "scenes", options.scenes)
     unseen = load_scenes(options.work / "scenes", 96, seed=UNSEEN_SEED)
     if options.start:
-        pipe = StableDiffusionPipeline.from_pretrained(options.start, torch_dtype=torch.float32, safety_checker=None)
+        pipe = StableDiffusionPipeline.from_pretrained(options.start, safety_checker=None).to(torch.float32)
         if options.decoder_crops:
             pipe.vae = train_vae(
                 scenes.pictures,
