@@ -7,7 +7,7 @@ with
 
 so the column P[:, :, :, t], folded back into the grid, is a picture of where token t acts: its attention map. The fast
 processors that diffusers uses never form P. Here the layers of one grid get a processor that does, beside the usual
-output.
+output, from the very Q and K of this output.
 
 Axes, here and everywhere in this package: B batch, H heads, Q queries (= h*w cells, row by row), T tokens.
 """
@@ -15,25 +15,29 @@ Axes, here and everywhere in this package: B batch, H heads, Q queries (= h*w ce
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers.models import attention_processor as stock
 from diffusers.models.attention_processor import Attention, AttentionProcessor
 
 from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.modules import Watched, plain_names, uncompiled
 from disendiff_lite.tokens import ConceptPositions
+
+# They make a layer's output by the equation above from its own to_q and to_k; of all others that is not known.
+PROCESSORS = (stock.AttnProcessor, stock.AttnProcessor2_0, stock.SlicedAttnProcessor, stock.XFormersAttnProcessor)
 
 
 @dataclass
 class AttentionStore:
     """What capture_attention saw; it only stores, average_maps and the plots do the rest.
 
-    grid: (h, w), the wanted grid in cells.
-    tokens: the positions of the prompt whose columns are kept, or None for all.
+    grid: (h, w), the wanted grid in cells. tokens: the positions of the prompt whose columns are kept, or None for all.
     maps: layer name -> its probabilities, one tensor (B, H, Q, T) in [0, 1], float32, for each call of the UNet (in
         sampling: each denoising step), layers in the order in which the UNet runs them. T counts the kept columns, in
-        the order of `tokens`. With classifier-free guidance B is doubled and the prompt's half is the second, maps[B //
-        2 :].
+        the order of `tokens`. With classifier-free guidance the prompt's half of B is the second, maps[B // 2 :].
     grids_seen: every grid (h, w) that a cross-attention layer had, wanted or not; for telling what went wrong.
     """
 
@@ -44,44 +48,30 @@ class AttentionStore:
 
 
 class CapturingProcessor:
-    """Lets a layer's own processor make the output as ever and, beside it, hands P to `record` (equation at the top).
-
-    The output is therefore the original's to the last bit, whichever processor that is; the price is that Q and K of
-    these few layers are projected twice. Dropout inside a LoRA adapter, if there is any, is drawn anew for the second
-    time.
-    """
+    """Lets a layer's own processor make the output as ever, and hands `record` the P (B, H, Q, T) that it came from."""
 
     def __init__(self, original: AttentionProcessor, record: Callable[[torch.Tensor], None]):
         self.original = original
         self.record = record
         self.active = True  # whether the grid of the call under way is the wanted one
+        self.__call__ = original.__call__  # diffusers reads in its signature which arguments it may pass on
 
     def __call__(
-        self,
-        attn: Attention,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states=None, attention_mask=None, **others
     ) -> torch.Tensor:
-        if self.active:
-            self.record(attention_probabilities(attn, hidden_states, encoder_hidden_states, attention_mask))
-        return self.original(attn, hidden_states, encoder_hidden_states, attention_mask)
-
-
-def attention_probabilities(
-    attn: Attention, picture: torch.Tensor, prompt: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """P = softmax(Q K^T / sqrt(d)) of one cross-attention layer, with the layer's own rounding (upcast_attention, half
-    types).
-
-    picture: (B, Q, channels); prompt: (B, T, text channels); mask: (B, 1, T), added to the scores, or None.
-    Returns (B, H, Q, T) in [0, 1], each row of sum 1, with gradient.
-    """
-    batch, tokens, _ = prompt.shape
-    query = attn.head_to_batch_dim(attn.to_q(picture))  # (B*H, Q, d)
-    key = attn.head_to_batch_dim(attn.to_k(prompt))  # (B*H, T, d)
-    mask = attn.prepare_attention_mask(mask, tokens, batch)
-    return attn.get_attention_scores(query, key, mask).unflatten(0, (batch, attn.heads))  # (B, H, Q, T)
+        others |= {"encoder_hidden_states": encoder_hidden_states, "attention_mask": attention_mask}
+        if not self.active:
+            return self.original(attn, hidden_states, **others)
+        # Q and K are watched, not projected once more: chance, as in the dropout of a LoRA adapter, must be drawn once.
+        layer = Watched(attn, ("to_q", "to_k"))
+        output = self.original(layer, hidden_states, **others)
+        query = attn.head_to_batch_dim(layer.returned["to_q"])  # (B*H, Q, d)
+        key = attn.head_to_batch_dim(layer.returned["to_k"])  # (B*H, T, d)
+        if isinstance(_innermost(self), stock.AttnProcessor2_0):  # takes 1 / sqrt(d), whatever the layer's scale is
+            query = query * (query.shape[-1] ** -0.5 / attn.scale)
+        mask = attn.prepare_attention_mask(attention_mask, key.shape[1], len(output))
+        self.record(attn.get_attention_scores(query, key, mask).unflatten(0, (-1, attn.heads)))
+        return output
 
 
 @contextmanager
@@ -99,24 +89,27 @@ def capture_attention(
 
     Only `attn2` layers whose grid is the wanted one get a CapturingProcessor, when they first run; all others keep
     their own. The UNet's outputs do not change. On leaving, also by an exception, each layer has its original processor
-    again. Gradients may be taken inside the block or after it. Where gradient checkpointing is on, the captured blocks
-    go without it, for their maps must live until the gradient is taken anyway, and so nothing is recomputed and stored
-    twice; the large grids, where the memory is, stay checkpointed. Captures can be nested.
+    again. Gradients may be taken inside the block or after it. Captures can be nested. Where gradient checkpointing is
+    on, the captured blocks go without it, for their maps must live until the gradient is taken anyway, and so nothing
+    is recomputed and stored twice. What torch.compile compiled runs uncompiled in the block: its graphs know no hooks.
 
-    unet: any conditional UNet of diffusers' Stable Diffusion kind, with LoRA adapters or without.
+    unet: any conditional UNet of diffusers' Stable Diffusion kind, with LoRA adapters or without, compiled or not.
     resolution: the grid in cells, a side or (height, width); 16 for SD 1.x at 512 px means 16x16 of the 64x64 latents.
     tokens: positions in the prompt to keep, so that memory does not grow with its length; None keeps all.
     detach: True drops the gradient, for looking only.
 
-    Yields the AttentionStore. Raises UserError if a token position is negative or beyond the prompt.
+    Yields the AttentionStore. Raises UserError if the model has no such layers; when it runs, if a layer of the grid
+    has a processor that is not among PROCESSORS, or a token position is negative or beyond the prompt.
     """
     grid = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
     store = AttentionStore(grid, None if tokens is None else tuple(tokens))
     # Leaving an ExitStack undoes every change, newest first, whatever ended the block.
     with ExitStack() as changes:
+        changes.enter_context(uncompiled())
         for transformer, layers in _cross_attention(unet):
             watcher = _Watcher(transformer, layers, store, detach, changes)
             changes.callback(transformer.register_forward_pre_hook(watcher, with_kwargs=True).remove)
+            changes.callback(transformer.register_forward_hook(watcher.check_recorded).remove)
         yield store
 
 
@@ -130,25 +123,66 @@ class _Watcher:
     detach: bool
     changes: ExitStack  # takes what undoes each change
     installed: list[CapturingProcessor] = field(default_factory=list)
+    expected: dict[str, int] = field(default_factory=dict)  # layer name -> its maps after the call under way
 
     def __call__(self, _: Transformer2DModel, args: tuple, kwargs: dict) -> None:
-        features = args[0] if args else kwargs["hidden_states"]  # (B, channels, h, w)
-        seen = tuple(features.shape[-2:])
+        seen = tuple((args[0] if args else kwargs["hidden_states"]).shape[-2:])  # of (B, channels, h, w)
+        wanted = seen == self.store.grid
         self.store.grids_seen.add(seen)
-        if seen == self.store.grid and not self.installed:
+        if wanted and not self.installed:
             self._install()
         for processor in self.installed:
-            processor.active = seen == self.store.grid  # a later call may have another grid
+            processor.active = wanted  # a later call may have another grid
+        self.expected = {name: len(self.store.maps.get(name, ())) + wanted for name in self.layers}
+
+    def check_recorded(self, *_) -> None:
+        for name, count in self.expected.items():
+            if len(self.store.maps.get(name, ())) < count:
+                raise UserError(f"{name} was not captured: set no processor in the block, nor a forward of your own.")
 
     def _install(self) -> None:
         checkpointed = self.transformer.gradient_checkpointing
         self.changes.callback(setattr, self.transformer, "gradient_checkpointing", checkpointed)
         self.transformer.gradient_checkpointing = False
         for name, attn in self.layers.items():
-            processor = CapturingProcessor(attn.processor, _recorder(self.store, name, self.detach))
+            check_processor(name, attn)
+            processor = CapturingProcessor(attn.processor, partial(self._record, name))
             self.changes.callback(attn.set_processor, attn.processor)
             attn.set_processor(processor)
             self.installed.append(processor)
+
+    def _record(self, name: str, probabilities: torch.Tensor) -> None:
+        tokens, length = self.store.tokens, probabilities.shape[-1]
+        if tokens is not None:
+            outside = [token for token in tokens if not 0 <= token < length]
+            if outside:
+                raise UserError(f"Token positions {outside} are not in the prompt: choose among 0 to {length - 1}.")
+            probabilities = probabilities[..., list(tokens)]  # (B, H, Q, kept T), a copy: the others can be freed
+        probabilities = probabilities.detach() if self.detach else probabilities
+        self.store.maps.setdefault(name, []).append(probabilities.float())
+
+
+def check_processors(unet: UNet2DConditionModel) -> None:
+    """Raise UserError, with its name, if a cross-attention layer has a processor that is not among PROCESSORS.
+
+    Others may have keys of their own (Custom Diffusion's, fused ones) or add a picture's attention (IP-Adapter's).
+    """
+    for _, layers in _cross_attention(unet):
+        for name, attn in layers.items():
+            check_processor(name, attn)
+
+
+def check_processor(name: str, attn: Attention) -> None:
+    """check_processors for one layer."""
+    kind = type(_innermost(attn.processor))
+    norms = kind is stock.AttnProcessor2_0 and (attn.norm_q is not None or attn.norm_k is not None)  # the others ignore
+    if kind not in PROCESSORS or norms:
+        plain = "AttnProcessor()" if norms else "AttnProcessor2_0()"
+        usual = f"pipe.unet.set_attn_processor({plain}), from diffusers.models.attention_processor,"
+        raise UserError(
+            f"{kind.__name__}, the processor of {name}, may attend by more than the layer's own to_q and to_k: call"
+            f" {'pipe.unload_ip_adapter()' if 'IPAdapter' in kind.__name__ else usual} first."
+        )
 
 
 def average_maps(
@@ -156,8 +190,7 @@ def average_maps(
 ) -> torch.Tensor:
     """One attention map for each kept token: the mean of the stored probabilities over layers, heads and calls.
 
-    layer, head, call: one layer's name, one head or one call (denoising step, negative from the end) in place of the
-        mean.
+    layer, head, call: a layer's name, a head or a call (denoising step, negative from the end) in place of the mean.
 
     Returns (B, T, h, w) in [0, 1], with gradient unless captured with detach; the calls must have one batch size.
     Raises UserError if the store is empty, saying what was forgotten, or if it has no such layer, head or call.
@@ -172,19 +205,16 @@ def average_maps(
         one = next(iter(store.maps.values()))
         raise UserError(
             f"No maps of layer {layer}, head {head}, call {call}: choose None or among the layers"
-            f" {', '.join(store.maps)}, "
-            f"heads 0 to {one[0].shape[1] - 1} and calls 0 to {len(one) - 1}."
+            f" {', '.join(store.maps)}, heads 0 to {one[0].shape[1] - 1} and calls 0 to {len(one) - 1}."
         ) from None
     mean = torch.stack(chosen).mean(dim=0)  # (B, Q, T)
     return mean.transpose(1, 2).unflatten(2, store.grid)  # (B, T, h, w)
 
 
 def concept_maps(maps: torch.Tensor, concepts: Sequence[ConceptPositions]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maps of each concept's modifier and of its class; a class of several sub-word tokens has the mean of their
-    maps.
+    """The maps of each concept's modifier and of its class; a class of several sub-word tokens has their mean.
 
     maps: (T, h, w), of the prompt's tokens. concepts: N places among the T, from tokens.find_positions.
-
     Returns the modifiers' and the classes' maps, (N, h, w) each, with gradient.
     """
     modifiers = torch.stack([maps[concept.modifier] for concept in concepts])  # (N, h, w)
@@ -192,32 +222,24 @@ def concept_maps(maps: torch.Tensor, concepts: Sequence[ConceptPositions]) -> tu
     return modifiers, classes
 
 
-def _cross_attention(unet: UNet2DConditionModel) -> Iterator[tuple[Transformer2DModel, dict[str, Attention]]]:
-    # Each transformer of the UNet with its cross-attention layers, by the names they have in the whole UNet.
-    for path, transformer in unet.named_modules():
+def _innermost(processor: AttentionProcessor) -> AttentionProcessor:
+    return _innermost(processor.original) if isinstance(processor, CapturingProcessor) else processor
+
+
+def _cross_attention(unet: UNet2DConditionModel) -> list[tuple[Transformer2DModel, dict[str, Attention]]]:
+    # Each transformer of the UNet with its cross-attention layers, by the names they have in the whole plain UNet.
+    found = []
+    for path, transformer in plain_names(unet.named_modules()).items():
         if isinstance(transformer, Transformer2DModel):
             layers = {
                 f"{path}.{name}": module
-                for name, module in transformer.named_modules()
+                for name, module in plain_names(transformer.named_modules()).items()
                 if isinstance(module, Attention) and module.is_cross_attention and name.endswith(".attn2")
             }
-            yield transformer, layers
-
-
-def _recorder(store: AttentionStore, name: str, detach: bool) -> Callable[[torch.Tensor], None]:
-    def record(probabilities: torch.Tensor) -> None:
-        if store.tokens is not None:
-            length = probabilities.shape[-1]
-            outside = [token for token in store.tokens if not 0 <= token < length]
-            if outside:
-                raise UserError(f"Token positions {outside} are not in the prompt: choose among 0 to {length - 1}.")
-            # Indexing copies, so that the columns not asked for can be freed.
-            probabilities = probabilities[..., list(store.tokens)]  # (B, H, Q, kept T)
-        if detach:
-            probabilities = probabilities.detach()
-        store.maps.setdefault(name, []).append(probabilities.float())
-
-    return record
+            found.append((transformer, layers))
+    if not any(layers for _, layers in found):
+        raise UserError("This model has no cross-attention layers: give a UNet of diffusers, not traced nor exported.")
+    return found
 
 
 def _why_empty(store: AttentionStore) -> str:
@@ -225,6 +247,4 @@ def _why_empty(store: AttentionStore) -> str:
     if not store.grids_seen:
         return f"No attention was captured at {wanted}: run the UNet inside the `with capture_attention(...)` block."
     seen = ", ".join(f"{h}x{w}" for h, w in sorted(store.grids_seen, reverse=True))
-    return (
-        f"No cross-attention layer has the grid {wanted}: pass one of those that the UNet has, {seen}, as resolution."
-    )
+    return f"No cross-attention layer has the grid {wanted}: pass one that the UNet has, {seen}, as resolution."

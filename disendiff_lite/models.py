@@ -16,6 +16,7 @@ from torch import nn
 from disendiff_lite.config import Config, emoji, paper
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_json
+from disendiff_lite.support.modules import plain_names
 from disendiff_lite.support.paths import EMBEDDED_MODEL
 from disendiff_lite.support.quiet import without_progress_bars
 from disendiff_lite.support.saved_parts import variant_parts
@@ -103,14 +104,15 @@ def pick_device(device=None) -> torch.device:
 
 
 def keys_and_values(unet) -> dict[str, nn.Parameter]:
-    """The weights of `attn2.to_k` and `attn2.to_v` of every cross-attention layer, by name; UserError if there are
-    none.
+    """The weights of `attn2.to_k` and `attn2.to_v` of every cross-attention layer, by their names in the plain UNet.
+
+    Raises UserError if there are none, or LoRA adapters wrap some.
     """
-    found = {name: weight for name, weight in unet.named_parameters() if KEYS_AND_VALUES.search(name)}
-    if not found:
-        raise UserError(
-            "This UNet has no plain attn2.to_k and attn2.to_v layers: fuse or unload its LoRA adapters first."
-        )
+    weights = plain_names(unet.named_parameters())
+    found = {name: weight for name, weight in weights.items() if KEYS_AND_VALUES.search(name)}
+    layers = [name for name in plain_names(unet.named_modules()) if name.endswith(".attn2")]
+    if not layers or len(found) < 2 * len(layers):
+        raise UserError("This UNet has no plain attn2.to_k and attn2.to_v: fuse or unload its LoRA adapters first.")
     return found
 
 
@@ -175,9 +177,7 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
 
 
 def same_model(unet, expected: Mapping[str, str]) -> bool:
-    """Whether the UNet is the one that `expected`, from model_fingerprint, names; its own precision decides which hash
-    counts.
-    """
+    """Whether the UNet is the one that `expected`, from model_fingerprint, names: by the hash of its own precision."""
     kind = "bfloat16" if unet.dtype == torch.bfloat16 else "float16"
     return model_fingerprint(unet)[kind] == expected.get(kind)
 

@@ -13,38 +13,63 @@ from PIL import Image
 
 from disendiff_lite.config import Config
 from disendiff_lite.support.errors import UserError
+from disendiff_lite.tokens import check_prompt
 
 DIFFUSERS_MULTIPLE = 8  # pixels; a side that it does not divide is refused, whatever the model's latent cell
 
 
 def sample(
-    pipe: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], config: Config
+    pipe: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    config: Config,
+    *,
+    negative_prompt: str = "",
 ) -> list[Image.Image]:
     """One picture a prompt, by DDIM with classifier-free guidance.
 
     prompts, seeds: of the same length; the random numbers come from CPU generators, so they do not depend on the
         device.
     config: gives `resolution`, `inference_steps`, `guidance_scale` and `eta`.
+    negative_prompt: what the guidance leads away from, in place of the empty prompt.
 
     Returns RGB pictures of resolution x resolution px. The pipeline's scheduler is put back afterwards. Raises
-    UserError as check_sampling does.
+    UserError as check_sampling does, and if a picture comes out without numbers.
     """
-    check_sampling(pipe, config)
+    check_sampling(pipe, config, negative_prompt)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     with ddim(pipe):
-        return pipe(
+        pixels = pipe(
             list(prompts),
+            negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
             height=config.resolution,
             width=config.resolution,
             num_inference_steps=config.inference_steps,
             guidance_scale=config.guidance_scale,
             eta=config.eta,
             generator=generators,
-        ).images
+            output_type="np",
+        ).images  # (B, height, width, 3) in [0, 1]
+    for prompt, picture in zip(prompts, pixels):
+        if not np.isfinite(picture).all():  # it would be written as a black one
+            raise UserError(
+                f"The picture of {prompt!r} is not made of numbers: train with a smaller learning_rate if the run has"
+                " diverged, or load the model with dtype float32 if it was loaded with another."
+            )
+    return pipe.image_processor.numpy_to_pil(pixels)
 
 
-def check_sampling(pipe: StableDiffusionPipeline, config: Config) -> None:
-    """Raise UserError if the pipeline cannot draw pictures of this `resolution`, or in so many `inference_steps`."""
+def check_sampling(pipe: StableDiffusionPipeline, config: Config, negative_prompt: str = "") -> None:
+    """Raise UserError if the pipeline cannot draw pictures of this `resolution`, in so many `inference_steps`, or with
+    a negative prompt.
+    """
+    if negative_prompt:
+        check_prompt(pipe.tokenizer, negative_prompt)
+        if config.guidance_scale <= 1:
+            raise UserError(
+                f"guidance_scale is {config.guidance_scale}, without guidance, so a negative prompt would do nothing:"
+                " choose more than 1."
+            )
     multiple = math.lcm(DIFFUSERS_MULTIPLE, pipe.vae_scale_factor)
     if config.resolution % multiple:
         raise UserError(f"The resolution {config.resolution} is not a multiple of {multiple}: choose another.")

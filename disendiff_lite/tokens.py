@@ -19,6 +19,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.pieces import piece_labels
 from disendiff_lite.support.text import enumeration
 
 PROMPT_LENGTH = 77  # positions of CLIP's text encoder, the start and end marks included
@@ -103,17 +104,18 @@ def find_positions(
     occurrence after its modifier, also if other words stand between them.
 
     Raises UserError if the prompt is too long for the text encoder, if there are more classes than modifiers, if a
-    modifier is unknown to the tokenizer or not in the prompt, or if a class does not come after its modifier.
+    modifier is unknown to the tokenizer or not in the prompt, if a class does not come after its modifier, or if two
+    concepts share a token.
     """
     check_concepts(classes, modifiers)
     ids = prompt_ids(tokenizer, prompt)
-    return [_find_concept(tokenizer, prompt, ids, *pair) for pair in zip(modifiers, classes)]
+    found = [_find_concept(tokenizer, prompt, ids, *pair) for pair in zip(modifiers, classes)]
+    _check_apart(prompt, list(zip(found, modifiers, classes)))
+    return found
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The prompt's token ids, the marks at both ends included. Raises UserError if the text encoder cannot read so
-    many.
-    """
+    """The prompt's token ids, with the marks at both ends; UserError if they are more than the text encoder reads."""
     ids = tokenizer(prompt, verbose=False).input_ids
     if len(ids) > tokenizer.model_max_length:
         raise UserError(
@@ -124,9 +126,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 
 def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
-    """Raise UserError if the prompt holds an unknown modifier or is too long: either would be drawn as if all were
-    well.
-    """
+    """Raise UserError if the prompt holds an unknown modifier or is too long: it would be drawn as if all were well."""
     for modifier in MODIFIER.findall(prompt):
         if len(tokenizer(modifier, add_special_tokens=False).input_ids) != 1:
             raise UserError(f"The model does not know {modifier}: load the run that learned it, or mend its spelling.")
@@ -134,13 +134,21 @@ def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
 
 
 def token_words(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
-    """The prompt's tokens as readable text, one each, the marks at both ends as "[start]" and "[end]"."""
-    marks = {tokenizer.bos_token_id: "[start]", tokenizer.eos_token_id: "[end]"}
-    # A copied tokenizer decodes with the marks of word ends, an original without.
-    decoded = [
-        (token, tokenizer.decode([token]).replace(WORD_END, "").strip()) for token in tokenizer(prompt).input_ids
-    ]
-    return [marks.get(token, word) for token, word in decoded]
+    """The prompt's tokens as readable text, one each, the marks at both ends as "[start]" and "[end]".
+
+    A letter of several tokens is shown in each of them, with its number: "猫 1/3".
+    """
+    pieces = {number: token.content.encode() for number, token in tokenizer.added_tokens_decoder.items()}
+    pieces |= {tokenizer.bos_token_id: b"[start]", tokenizer.eos_token_id: b"[end]"}
+    letters = _byte_letters()
+    own = [ord(letter) for letter in letters if ord(letter) < 256]  # bytes that are written as themselves
+    values = dict(zip(letters, [*own, *sorted(set(range(256)) - set(own))]))
+    ids = tokenizer(prompt).input_ids
+    # By their spelling in the vocabulary: a copied tokenizer decodes with the marks of word ends, an original without.
+    for number, token in zip(ids, tokenizer.convert_ids_to_tokens(ids)):
+        if number not in pieces:
+            pieces[number] = bytes(values[letter] for letter in token.removesuffix(WORD_END))
+    return piece_labels([pieces[number] for number in ids])
 
 
 def compose_prompt(classes: Sequence[str], modifiers: Sequence[str], template: str = "photo of a {}") -> str:
@@ -189,6 +197,23 @@ def _find_concept(
         if begins_word and ids[start : start + len(wanted)] == wanted:
             return ConceptPositions(modifier_at, tuple(range(start, start + len(wanted))))
     raise UserError(f"The class {name!r} does not come after {modifier} in the prompt {prompt!r}: write it there.")
+
+
+def _check_apart(prompt: str, concepts: Sequence[tuple[ConceptPositions, str, str]]) -> None:
+    """Raise UserError, with the prompt that would be right, if two concepts (place, modifier, class) share a token."""
+    taken, lacking = set(), []
+    for place, modifier, name in sorted(concepts, key=lambda concept: -concept[0].modifier):
+        if place.modifier in taken:
+            raise UserError(f"{modifier} stands for two concepts in {prompt!r}: give each class one of its own.")
+        if taken & set(place.class_):  # the word belongs to the modifier nearest to it
+            lacking.append((modifier, name))
+        taken |= {place.modifier, *place.class_}
+    right = prompt
+    for modifier, name in lacking:
+        written = re.compile(re.escape(modifier), re.IGNORECASE)
+        right = written.sub(lambda found, name=name: f"{found[0]} {name}", right, count=1)
+    if lacking:
+        raise UserError(f"Two concepts share a word of the prompt {prompt!r}: give each its own, as in {right!r}.")
 
 
 def _check_modifier(tokenizer: PreTrainedTokenizerBase, modifier: str, taken: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ change.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from disendiff_lite.attention import check_processors
 from disendiff_lite.config import Config
 from disendiff_lite.models import keys_and_values
 from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.modules import plain_names, uncompiled
 
 EMBEDDINGS = "embeddings"  # the name of the new tokens' rows among the trained tensors
 
@@ -69,6 +72,9 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
     stays.
 
     token_ids: of the modifiers; their embeddings train in every method but dreambooth.
+
+    What torch.compile compiled runs uncompiled meanwhile. Raises UserError as choose_trainable does, before anything
+    changes.
     """
     weights = choose_trainable(pipe, config.method)
     base = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
@@ -76,6 +82,7 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
     rows = None if config.method == "dreambooth" else nn.Parameter(table.weight[token_ids].detach().clone())
     trainable = Trainable(weights, base, rows, list(token_ids), table)
     with ExitStack() as stack:
+        stack.enter_context(uncompiled())
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):
             stack.enter_context(_frozen(part))
         for weight in weights.values():
@@ -98,13 +105,14 @@ def choose_trainable(pipe, method: str) -> dict[str, nn.Parameter]:
 
     method: one of config.METHODS.
 
-    Returns parameters by their name in the UNet, in its order. Raises UserError if the UNet has no plain `attn2.to_k`
-    and `attn2.to_v`, as when LoRA adapters wrap them.
+    Returns parameters by their name in the plain UNet, in its order. Raises UserError if they are not what the pictures
+    are made of: if LoRA adapters wrap them or attention processors have weights of their own in their place.
     """
     if method == "textual_inversion":
         return {}
     if method == "dreambooth":
-        return dict(pipe.unet.named_parameters())
+        return _whole(pipe.unet)
+    check_processors(pipe.unet)
     return keys_and_values(pipe.unet)
 
 
@@ -151,6 +159,20 @@ def unpack_state(
     trainable.write_back()
 
 
+def _whole(unet) -> dict[str, nn.Parameter]:
+    """All weights of a UNet that has those of a plain one and no others in use, by name."""
+    weights = plain_names(unet.named_parameters())
+    fused = any("Fused" in type(processor).__name__ for processor in unet.attn_processors.values())
+    copies = [name for name in weights if re.search(r"\.to_q?kv\.", name)]  # they stay after unfuse_qkv_projections
+    added = [name for name in weights if re.search(r"\.(processor|base_layer)\.", name)] + (copies if fused else [])
+    if added:
+        raise UserError(
+            f"This UNet has weights that no plain one has, such as {added[0]}: unload its adapters, or call"
+            " pipe.unet.set_attn_processor(AttnProcessor2_0()), from diffusers.models.attention_processor, first."
+        )
+    return {name: weight for name, weight in weights.items() if name not in copies}
+
+
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
     wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
@@ -195,8 +217,9 @@ def _first_token_detached(unet: nn.Module) -> Iterator[None]:
     def detach_first(_, args: tuple, projected: torch.Tensor) -> torch.Tensor:
         return torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)  # (B, T, channels)
 
-    layers = [layer for name, layer in unet.named_modules() if name.endswith((".attn2.to_k", ".attn2.to_v"))]
-    hooks = [layer.register_forward_hook(detach_first) for layer in layers]
+    layers = plain_names(unet.named_modules())
+    projections = [layer for name, layer in layers.items() if name.endswith((".attn2.to_k", ".attn2.to_v"))]
+    hooks = [layer.register_forward_hook(detach_first) for layer in projections]
     try:
         yield
     finally:

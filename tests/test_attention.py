@@ -1,13 +1,19 @@
 """capture_attention: it sees what the layers do, changes nothing, and leaves nothing behind."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models import attention_processor as stock
 from peft import LoraConfig
+from torch import nn
+from torch._dynamo.testing import CompileCounter
 
-from disendiff_lite.attention import AttentionStore, average_maps, capture_attention
+from disendiff_lite.attention import AttentionStore, average_maps, capture_attention, check_processors
 from disendiff_lite.support.errors import UserError
 
+LAYER = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
 TOKENS = 77
 SD2 = dict(use_linear_projection=True, upcast_attention=True, attention_head_dim=(2, 4))
 
@@ -292,3 +298,283 @@ def test_an_empty_store_says_what_was_forgotten(tiny_unet):
         unet(*inputs(unet))
     with pytest.raises(UserError, match="the grid 64x64: .* 16x16, 8x8"):
         average_maps(store)
+
+
+# Compiled UNets
+
+
+# One block down and one up: tracing takes its time.
+SMALL = dict(
+    down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), block_out_channels=(16,)
+)
+
+
+def compile_parts(unet, backend):
+    """Parts within parts, each in a wrapper of its own."""
+    up, transformer = unet.up_blocks[0], unet.up_blocks[0].attentions[0]
+    block = transformer.transformer_blocks[0]
+    block.attn2.to_k = torch.compile(block.attn2.to_k, backend=backend)
+    block.attn2 = torch.compile(block.attn2, backend=backend)
+    up.attentions[0] = torch.compile(transformer, backend=backend)
+    unet.up_blocks[0] = torch.compile(up, backend=backend)
+    return unet
+
+
+def compile_forward(unet, backend):
+    unet.forward = torch.compile(unet.forward, backend=backend)
+    return unet
+
+
+WAYS = {
+    "whole": lambda unet, backend: torch.compile(unet, backend=backend),
+    "in place": lambda unet, backend: unet.compile(backend=backend) or unet,
+    "repeated blocks": lambda unet, backend: unet.compile_repeated_blocks(backend=backend) or unet,
+    "parts": compile_parts,
+    "forward": compile_forward,
+}
+SLOW = ("whole", "in place", "forward")
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow) if way in SLOW else way for way in WAYS])
+@torch.no_grad()
+def test_a_unet_that_ran_compiled_is_captured_and_runs_compiled_again(way, tiny_unet):
+    plain, counter = tiny_unet(**SMALL), CompileCounter()
+    unet = WAYS[way](tiny_unet(**SMALL), counter)
+    with capture_attention(plain, 16) as expected:
+        plain(*inputs(plain))
+    before, processors = unet(*inputs(unet)).sample, unet.attn_processors
+    compiled = counter.frame_count
+    with capture_attention(unet, 16) as store:
+        captured = unet(*inputs(unet)).sample
+        unet(*inputs(unet, seed=1))
+    after = unet(*inputs(unet)).sample
+    assert torch.equal(captured, before) and torch.equal(after, before)
+    assert compiled > 0 and counter.frame_count == compiled
+    assert list(store.maps) == list(expected.maps) and {len(calls) for calls in store.maps.values()} == {2}
+    assert torch.equal(average_maps(store, call=0), average_maps(expected))
+    assert all(unet.attn_processors[name] is processors[name] for name in processors)
+    with capture_attention(unet, 16) as again:  # nor is anything left of the first block
+        unet(*inputs(unet))
+    assert torch.equal(average_maps(again), average_maps(expected))
+    assert {len(calls) for calls in store.maps.values()} == {2}
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_compiled_function_around_the_unet(tiny_unet):
+    unet = tiny_unet(**SMALL)
+
+    @torch.compile(backend="eager")
+    def predict(*arguments):
+        return unet(*arguments).sample
+
+    @torch.compile(backend="eager")
+    def look(*arguments):
+        with capture_attention(unet, 16):
+            return unet(*arguments).sample
+
+    plain = predict(*inputs(unet))
+    with capture_attention(unet, 16) as store:
+        assert torch.equal(predict(*inputs(unet)), plain)
+    assert len(store.maps) == 4
+    with pytest.raises(UserError, match="put the `with` block around its call"):
+        look(*inputs(unet))
+
+
+def test_blocks_may_end_in_any_order(tiny_unet):
+    unet, counter = tiny_unet(), CompileCounter()
+    first, second = capture_attention(unet, 16), capture_attention(unet, 8)
+    first.__enter__(), second.__enter__()
+    double = torch.compile(lambda number: 2 * number, backend=counter)
+    first.__exit__(None, None, None)
+    assert double(torch.ones(1)) == 2 and counter.frame_count == 0  # the second block is still open
+    second.__exit__(None, None, None)
+    assert double(torch.ones(1)) == 2 and counter.frame_count == 1
+
+
+def test_a_model_without_the_layers_is_refused():
+    with pytest.raises(UserError, match="no cross-attention layers: give a UNet"), capture_attention(nn.Linear(1, 1)):
+        pass
+
+
+# Other processors
+
+
+def set_cross(unet, new):
+    """Give each attn2 layer the processor new(layer); the others keep theirs."""
+    for name, module in unet.named_modules():
+        if name.endswith(".attn2"):
+            module.set_processor(new(module))
+    return unet
+
+
+def sizes(layer):
+    return dict(hidden_size=layer.to_q.in_features, cross_attention_dim=layer.to_k.in_features)
+
+
+def unusual(layer):
+    """A layer with what diffusers' processors look for, and a scale of its own."""
+    layer.norm_cross, layer.group_norm = nn.LayerNorm(32), nn.GroupNorm(4, layer.to_q.in_features)
+    nn.init.normal_(layer.norm_cross.weight), nn.init.normal_(layer.group_norm.weight)
+    layer.scale, layer.upcast_attention = 1.5, True
+
+
+XFORMERS = SimpleNamespace(  # what diffusers calls of it, where it is not installed
+    memory_efficient_attention=lambda query, key, value, attn_bias, op, scale: (
+        nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_bias, scale=scale)
+    )
+)
+
+
+@pytest.mark.parametrize("change", [None, unusual], ids=["usual", "unusual"])
+@pytest.mark.parametrize(
+    "processor",
+    [stock.AttnProcessor(), stock.AttnProcessor2_0(), stock.SlicedAttnProcessor(1), stock.XFormersAttnProcessor()],
+    ids=lambda processor: type(processor).__name__,
+)
+@torch.no_grad()
+def test_the_output_is_made_of_the_maps_whatever_the_processor(processor, change, tiny_unet, monkeypatch):
+    monkeypatch.setattr(stock, "xformers", SimpleNamespace(ops=XFORMERS))
+    unet = set_cross(tiny_unet(), lambda _: processor)
+    attn = unet.get_submodule(LAYER)
+    if change:
+        change(attn)
+    mask = torch.ones(2, TOKENS)
+    mask[0, 10:] = 0
+    plain = unet(*inputs(unet), encoder_attention_mask=mask).sample
+    values, outputs = [], []
+    attn.to_v.register_forward_hook(lambda _, args, value: values.append(value))
+    attn.register_forward_hook(lambda _, args, output: outputs.append(output))
+    with capture_attention(unet, 16) as store:
+        captured = unet(*inputs(unet), encoder_attention_mask=mask).sample
+    assert torch.equal(captured, plain)
+    value = values[0].unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, H, T, d)
+    rebuilt = attn.to_out[0]((store.maps[LAYER][0] @ value).transpose(1, 2).flatten(2))  # (B, Q, channels)
+    torch.testing.assert_close(rebuilt, outputs[0], atol=1e-6, rtol=1e-5)
+
+
+class OwnProcessor(stock.AttnProcessor2_0):
+    """As in prompt-to-prompt: it may change the attention on its way, and nobody can see that from outside."""
+
+
+FOREIGN = {
+    "CustomDiffusionAttnProcessor": lambda layer: stock.CustomDiffusionAttnProcessor(True, False, **sizes(layer)),
+    "CustomDiffusionAttnProcessor2_0": lambda layer: stock.CustomDiffusionAttnProcessor2_0(True, False, **sizes(layer)),
+    "IPAdapterAttnProcessor": lambda layer: stock.IPAdapterAttnProcessor(**sizes(layer)),
+    "IPAdapterAttnProcessor2_0": lambda layer: stock.IPAdapterAttnProcessor2_0(**sizes(layer)),
+    "FusedAttnProcessor2_0": lambda layer: layer.fuse_projections() or stock.FusedAttnProcessor2_0(),
+    "AttnAddedKVProcessor": lambda _: stock.AttnAddedKVProcessor(),
+    "SlicedAttnAddedKVProcessor": lambda _: stock.SlicedAttnAddedKVProcessor(1),
+    "JointAttnProcessor2_0": lambda _: stock.JointAttnProcessor2_0(),
+    "PAGIdentitySelfAttnProcessor2_0": lambda _: stock.PAGIdentitySelfAttnProcessor2_0(),
+    "OwnProcessor": lambda _: OwnProcessor(),
+    "function": lambda _: lambda attn, hidden_states, **others: hidden_states,
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_processor_whose_maps_would_be_wrong_is_refused_by_name(name, tiny_unet):
+    unet = set_cross(tiny_unet(), FOREIGN[name])
+    before = unet.attn_processors
+    mend = "unload_ip_adapter" if name.startswith("IP") else "set_attn_processor"
+    for look in (lambda: unet(*inputs(unet)), lambda: check_processors(unet)):
+        with pytest.raises(UserError, match=f"^{name}, the processor of .*: call pipe.*{mend}"):
+            with capture_attention(unet, 16):
+                look()
+    assert all(unet.attn_processors[name] is before[name] for name in before) and hooks_left(unet) == []
+    unet.set_attn_processor(stock.AttnProcessor2_0())
+    with torch.no_grad(), capture_attention(unet, 16) as store:
+        unet(*inputs(unet))
+    assert len(store.maps) == 3
+
+
+def test_the_processors_of_other_grids_and_of_self_attention_do_not_matter(tiny_unet):
+    unet = tiny_unet()
+    block = unet.mid_block.attentions[0].transformer_blocks[0]  # 8x8
+    block.attn1.set_processor(OwnProcessor()), block.attn2.set_processor(OwnProcessor())
+    with torch.no_grad(), capture_attention(unet, 16) as store:
+        unet(*inputs(unet))
+    assert len(store.maps) == 3
+
+
+def test_norms_of_queries_and_keys_are_refused_where_the_processor_heeds_them(tiny_unet):
+    unet = tiny_unet()
+    attn = unet.get_submodule(LAYER)
+    attn.norm_q = attn.norm_k = nn.LayerNorm(attn.to_q.out_features // attn.heads)
+    with pytest.raises(UserError, match="AttnProcessor2_0, the processor of .*: call .*AttnProcessor\\(\\)"):
+        check_processors(unet)
+    unet.set_attn_processor(stock.AttnProcessor())
+    check_processors(unet)
+
+
+def own_forward(unet):
+    for name, module in unet.named_modules():
+        if name.endswith(".attn2"):
+            module.forward = lambda hidden_states, **others: hidden_states
+
+
+@pytest.mark.parametrize("change", [own_forward, lambda unet: unet.set_attn_processor(stock.AttnProcessor())])
+def test_a_layer_that_passes_its_processor_by_is_an_error_and_no_gap(change, tiny_unet):
+    unet = tiny_unet()
+    with torch.no_grad(), pytest.raises(UserError, match="was not captured: set no processor in the block"):
+        with capture_attention(unet, 16):
+            unet(*inputs(unet))
+            change(unet)
+            unet(*inputs(unet))
+
+
+# To the last bit
+
+
+class Shift(nn.Module):
+    """In the place of a spatial norm, which depends on `temb`."""
+
+    def forward(self, features, temb):
+        return features + temb
+
+
+def with_spatial_norm(unet):
+    unet.get_submodule(LAYER).spatial_norm = Shift()
+    return unet, {"temb": torch.full((1,), 0.3)}
+
+
+def with_lora(unet, **settings):
+    unet.add_adapter(LoraConfig(r=4, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False, **settings))
+    return unet, {"scale": 0.5}
+
+
+def with_dropout(unet):
+    for module in unet.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.3
+    return with_lora(unet, lora_dropout=0.3)[0].train(), {}
+
+
+def with_checkpointing(unet):
+    unet.enable_gradient_checkpointing()
+    return with_dropout(unet)
+
+
+@pytest.mark.parametrize("change", [with_spatial_norm, with_lora, with_dropout, with_checkpointing])
+def test_what_goes_into_a_layer_and_what_chance_does_there_stays_the_same(change, tiny_unet):
+    unet, arguments = change(tiny_unet())
+    torch.manual_seed(0)
+    plain = unet(*inputs(unet), cross_attention_kwargs=arguments).sample
+    chance = torch.get_rng_state()
+    torch.manual_seed(0)
+    with capture_attention(unet, 16) as store:
+        captured = unet(*inputs(unet), cross_attention_kwargs=arguments).sample
+    assert torch.equal(captured, plain) and torch.equal(torch.get_rng_state(), chance)
+    assert len(store.maps) == 3
+    if arguments:  # and they have an effect
+        assert not torch.allclose(unet(*inputs(unet), cross_attention_kwargs={"temb": torch.zeros(1)}).sample, plain)
+
+
+def test_pictures_are_the_same_under_capture(tiny_pipe):
+    def draw():
+        generator = torch.Generator().manual_seed(0)
+        return tiny_pipe("a cat", num_inference_steps=2, generator=generator, output_type="latent").images
+
+    plain = draw()
+    with capture_attention(tiny_pipe.unet, 16, detach=True), capture_attention(tiny_pipe.unet, 8, detach=True):
+        assert torch.equal(draw(), plain)

@@ -59,6 +59,13 @@ def test_file_and_back(tmp_path):
     assert Config.from_dict(config.to_dict()) == config
 
 
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    path = tmp_path / "config.json"
+    emoji(steps=3).save(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Config.load(path) == emoji(steps=3)
+
+
 @pytest.mark.parametrize("make", [paper, emoji, lambda **changes: Config.from_dict(changes)])
 def test_an_unknown_setting_names_the_nearest(make):
     with pytest.raises(UserError, match="no setting 'learning_rte': did you mean 'learning_rate'"):

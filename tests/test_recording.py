@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
 from PIL import Image
 
 from disendiff_lite.attention import average_maps, capture_attention
@@ -139,3 +140,47 @@ def test_what_cannot_be_recorded_is_explained(pipe, picture):
         record_maps(pipe, "a <new3> cat", config=CONFIG)
     with pytest.raises(UserError, match="999"):
         maps_on_picture(pipe, picture, PROMPT, config=CONFIG, times=(1000,))
+
+
+def compile_whole(pipe):
+    for part in ("unet", "text_encoder", "vae"):
+        setattr(pipe, part, torch.compile(getattr(pipe, part), backend="eager"))
+
+
+def compile_in_place(pipe):
+    for part in ("unet", "text_encoder", "vae"):
+        getattr(pipe, part).compile(backend="eager")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(compile_whole, marks=pytest.mark.slow),
+        pytest.param(compile_in_place, marks=pytest.mark.slow),
+        lambda pipe: pipe.unet.compile_repeated_blocks(backend="eager"),
+    ],
+    ids=["whole", "in place", "repeated blocks"],
+)
+def test_a_compiled_pipeline_has_the_record_of_a_plain_one(wrap, new_tiny_pipe, picture):
+    pipe, plain = new_tiny_pipe(), new_tiny_pipe()
+    wrap(pipe)
+    drawn = generate(pipe, "a cat", count=1, seed=1, config=CONFIG)[0]  # it has run compiled before
+    records = [record_maps(each, "a cat", config=CONFIG, seed=1, resolutions=(16, 8)) for each in (pipe, plain)]
+    seen = [maps_on_picture(each, picture, "a cat", config=CONFIG) for each in (pipe, plain)]
+    for record, expected in (records, seen):
+        assert (record.times, record.layers) == (expected.times, expected.layers)
+        assert np.array_equal(record.picture, expected.picture)
+        assert all(np.array_equal(record.maps[grid], expected.maps[grid]) for grid in expected.maps)
+    assert np.array_equal(records[0].picture, np.asarray(drawn))
+    assert np.array_equal(np.asarray(generate(pipe, "a cat", count=1, seed=1, config=CONFIG)[0]), np.asarray(drawn))
+
+
+def test_maps_that_no_picture_is_made_of_are_not_recorded(pipe, picture):
+    for name, layer in pipe.unet.named_modules():
+        if name.endswith(".attn2"):
+            sizes = dict(hidden_size=layer.to_q.in_features, cross_attention_dim=layer.to_k.in_features)
+            layer.set_processor(CustomDiffusionAttnProcessor2_0(train_kv=True, train_q_out=False, **sizes))
+    with pytest.raises(UserError, match="^CustomDiffusionAttnProcessor2_0, the processor of"):
+        record_maps(pipe, PROMPT, config=CONFIG)
+    with pytest.raises(UserError, match="^CustomDiffusionAttnProcessor2_0, the processor of"):
+        maps_on_picture(pipe, picture, PROMPT, config=CONFIG)

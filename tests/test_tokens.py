@@ -1,5 +1,7 @@
 """Modifier tokens: new words in tokenizer and text encoder, their positions in prompts, and the prompts themselves."""
 
+import copy
+
 import pytest
 import torch
 from open_clip import get_tokenizer
@@ -134,6 +136,31 @@ def test_prompts_that_do_not_fit_are_refused(taught, prompt, modifiers, classes,
         find_positions(taught, prompt, modifiers, classes)
 
 
+@pytest.mark.parametrize(
+    "prompt, classes, right",
+    [
+        ("photo of a <new1> and <new2> dog", ("dog", "dog"), "photo of a <new1> dog and <new2> dog"),
+        ("a <new2> and <new1> Dog in rain", ("dog", "Dog"), "a <new2> Dog and <new1> Dog in rain"),
+        ("a <new1>, <new2> and <new3> dog", ("dog",) * 3, "a <new1> dog, <new2> dog and <new3> dog"),
+        ("<NEW1> <new2> dog dog", ("dog", "dog"), "<NEW1> dog <new2> dog dog"),
+        ("a <new1> by a <new2> teddy bear", ("bear", "teddy bear"), "a <new1> bear by a <new2> teddy bear"),
+        ("a <new1> by a <new2> axolotl", ("axolotl", "axolotl"), "a <new1> axolotl by a <new2> axolotl"),
+    ],
+)
+def test_two_concepts_never_share_a_token(taught, prompt, classes, right):
+    with pytest.raises(UserError, match="Two concepts share a word of the prompt") as error:
+        find_positions(taught, prompt, MODIFIERS, classes)
+    assert str(error.value).endswith(f"give each its own, as in {right!r}.")
+    found = find_positions(taught, right, MODIFIERS, classes)  # the advice holds
+    places = [place for concept in found for place in (concept.modifier, *concept.class_)]
+    assert len(set(places)) == len(places)
+
+
+def test_one_modifier_for_two_concepts_is_refused(taught):
+    with pytest.raises(UserError, match="<new1> stands for two concepts in 'a <new1> cat and dog'"):
+        find_positions(taught, "a <new1> cat and dog", ["<new1>", "<new1>"], ["cat", "dog"])
+
+
 def test_a_prompt_of_just_77_tokens_is_fine(taught):
     prompt = "<new1> cat" + " very" * 73
     assert len(taught(prompt).input_ids) == 77
@@ -144,6 +171,22 @@ def test_words_are_readable(taught):
     prompt = "photo of a <new1> cat and <new2> dog"
     assert token_words(taught, prompt) == ["[start]", *prompt.split(), "[end]"]
     assert token_words(taught, "a hovercraft")[2:-1] == ["hover", "craft"]
+
+
+@pytest.mark.parametrize(
+    "prompt, expected",
+    [
+        ("a 猫 and a teddy bear", ["a", "猫 1/3", "猫 2/3", "猫 3/3", "and", "a", "teddy", "bear"]),
+        ("café naïve", ["café", "na", "ï", "ve"]),
+        ("a 🐈 <é猫>!", ["a", "🐈 1/2", "🐈 2/2", "<é猫>", "!"]),
+        ("👩\u200d👧 ❤\ufe0f", ["👩", "👧 1/2", "👧 2/2", "❤"]),  # what joins or colours emoji is not seen
+    ],
+)
+def test_letters_of_several_tokens_are_readable(prompt, expected):
+    original = clip_tokenizer()
+    original.add_tokens(["<é猫>"])
+    for tokenizer in (original, copy.deepcopy(original)):  # a copy decodes otherwise
+        assert token_words(tokenizer, prompt) == ["[start]", *expected, "[end]"]
 
 
 def test_composed_prompts():

@@ -1,44 +1,35 @@
-"""What each verb of the command line does; the verbs' arguments are described in cli.py."""
+"""What each verb of the command line does; the verbs' arguments are described in options.py."""
 
 import argparse
 import dataclasses
-import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from disendiff_lite.cli.results import SAMPLING, PictureFolder, file_stem, save_scores
 from disendiff_lite.config import PRESETS, Config, config_changes, emoji
 from disendiff_lite.evaluate.clip import SCORERS, load_scorer
 from disendiff_lite.evaluate.pictures import score_run, score_table
-from disendiff_lite.models import absolute_model, load_pipeline, preset_for
-from disendiff_lite.runs.folder import (
-    RunRecord,
-    check_same,
-    holds_run,
-    picture_hash,
-    read_run,
-)
+from disendiff_lite.models import absolute_model, load_pipeline, model_name, preset_for
+from disendiff_lite.runs.folder import RunRecord, check_same, holds_run, picture_hash, read_run
 from disendiff_lite.runs.generate import Request, draw_pictures, prompt_set
 from disendiff_lite.runs.learned import load_learned
 from disendiff_lite.runs.references import known_reference, load_reference, own_reference
 from disendiff_lite.runs.train import train as train_run
 from disendiff_lite.sampling import check_sampling, picture_seeds
 from disendiff_lite.support.errors import UserError
-from disendiff_lite.support.files import replacing, write_text
+from disendiff_lite.support.files import file_names
 from disendiff_lite.support.images import load_image
+from disendiff_lite.support.lock import check_unclaimed, sole_writer
 from disendiff_lite.support.progress import progress, progress_callback
 from disendiff_lite.support.typed import typed_settings
-from disendiff_lite.tokens import check_concepts, class_caption
+from disendiff_lite.tokens import check_concepts, check_prompt, class_caption
 
 if TYPE_CHECKING:
     from disendiff_lite.report.report import Order
-
-SAMPLING = {"inference_steps": int, "guidance_scale": float, "eta": float, "resolution": int}
 
 
 def train(args: argparse.Namespace) -> None:
@@ -66,14 +57,26 @@ def train(args: argparse.Namespace) -> None:
 def generate(args: argparse.Namespace) -> None:
     """Draw pictures with what a run learned; prints the folder."""
     pipe, record, config = _learned(args)
-    prompts = args.prompts or [request.prompt for request in _requests(record, config)]
+    asked = args.prompts or [request.prompt for request in _requests(record, config)]
+    prompts = list(dict.fromkeys(asked))  # the same prompt twice gives the same pictures
+    for prompt in prompts:
+        check_prompt(pipe.tokenizer, prompt)
+    check_sampling(pipe, config, args.negative_prompt)
     folder = Path(args.out or Path(args.run, "generated"))
+    results = PictureFolder(folder, args.run, config, model_name(pipe), args.negative_prompt)
     wanted = [(prompt, index) for prompt in prompts for index in range(args.count)]
     seeds = picture_seeds(config.seed, args.count) * len(prompts)
-    shown = progress_callback("drawing")
-    pictures = draw_pictures(pipe, [prompt for prompt, _ in wanted], seeds, config, progress=shown)
-    for (prompt, index), picture in zip(wanted, pictures):
-        _save_picture(picture, folder / f"{_file_stem(prompt)}-seed{config.seed}-{index:02}.png", prompt)
+    pictures = draw_pictures(
+        pipe,
+        [prompt for prompt, _ in wanted],
+        seeds,
+        config,
+        negative_prompt=args.negative_prompt,
+        progress=progress_callback("drawing"),
+    )
+    longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
+    if longer:
+        _say(f"{longer} of {len(wanted)} pictures have longer names: other pictures have the short ones")
     print(folder)
 
 
@@ -83,7 +86,7 @@ def score(args: argparse.Namespace) -> None:
     known = known_reference(record)
     reference = known or own_reference(Path(args.run, "reference.png"), record.classes)
     if args.crops is not None:
-        crops = tuple(load_image(path.strip()) for path in args.crops.split(","))
+        crops = tuple(load_image(path) for given in args.crops for path in file_names(given))
         if len(crops) != len(record.classes):
             raise UserError(f"There are {len(crops)} crops for {', '.join(record.classes)}: give one picture of each.")
         reference = dataclasses.replace(reference, crops=crops)
@@ -99,13 +102,15 @@ def score(args: argparse.Namespace) -> None:
         count=args.count,
         progress=progress_callback("scoring"),
     )
-    settings = {"scorer": scorer.name, "count": args.count, "seed": config.seed, "crops": reference.crops is not None}
-    subjects = {found.subject: found.to_dict() for found in scores}
-    write_text(Path(args.run, "scores.json"), json.dumps(settings | {"subjects": subjects}, indent=2) + "\n")
-    print(score_table(scores))
+    print(score_table(scores))  # first of all: the folder may be one that can only be read
     if reference.crops is None:
         _say("single concepts were compared with the whole reference: give --crops to compare them with their own part")
-    print(Path(args.run, "scores.json"))
+    settings = {"scorer": scorer.name, "count": args.count, "seed": config.seed, "crops": reference.crops is not None}
+    settings |= {name: getattr(config, name) for name in SAMPLING}
+    path = Path(args.run, "scores.json")
+    if kept := save_scores(path, settings, {found.subject: found.to_dict() for found in scores}):
+        _say(f"the scores that were there, with other settings, are now in {kept}")
+    print(path)
 
 
 def report(args: argparse.Namespace) -> int:
@@ -118,7 +123,8 @@ def report(args: argparse.Namespace) -> int:
     if args.jobs is not None:
         raise UserError("--jobs goes with --all-pairs: a single report has one process.")
     order = _report_order(args)
-    written = make_report(**vars(order))
+    with sole_writer(order.run_dir, "report"):
+        written = make_report(**vars(order))
     for failure in written.failures:
         _say(f"report: {failure}")
     print(written.path)
@@ -153,7 +159,7 @@ def _report_order(args: argparse.Namespace) -> "Order":
     from disendiff_lite.report.report import Order
 
     picture, classes, name = _source(args)
-    notebooks = [notebook.strip() for notebook in args.notebooks.split(",") if notebook.strip()]
+    notebooks = [notebook for notebook in file_names(args.notebooks) if notebook]
     known = [notebook_parameters(path) for path in find_notebooks(notebooks)]
     kinds = {parameter: type(value) for defaults in known for parameter, value in defaults.items()}
     parameters = typed_settings(args.settings, kinds, "parameter")
@@ -173,6 +179,8 @@ def _report_order(args: argparse.Namespace) -> "Order":
     else:
         run_dir = Path(args.run_dir or _default_folder(name, config.method))
     asked = {"picture": picture_hash(picture), "classes": classes, "method": config.method}
+    for what in ("run", "report"):
+        check_unclaimed(run_dir, what)
     check_same(run_dir, asked | {option: parameters[option] for option in ("seed", "steps") if parameters.get(option)})
     return Order(parameters, run_dir, tuple(notebooks), title)
 
@@ -187,7 +195,7 @@ def _source(args: argparse.Namespace) -> tuple[Image.Image, tuple[str, ...], str
     if args.classes is None:
         raise UserError("A picture of your own needs --classes, such as --classes cat,dog: say what it shows.")
     reference = own_reference(args.image, args.classes.split(","))
-    return reference.picture, reference.classes, _file_stem(reference.name)
+    return reference.picture, reference.classes, file_stem(reference.name)
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -231,17 +239,6 @@ def _model(args: argparse.Namespace, record: RunRecord) -> str:
 def _requests(record: RunRecord, config: Config) -> list[Request]:
     """What shows everything that a run learned."""
     return list(prompt_set(record.classes, record.modifiers, template=config.template).values())
-
-
-def _save_picture(picture: Image.Image, path: Path, prompt: str) -> None:
-    note = PngInfo()
-    note.add_text("prompt", prompt)
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=note)
-
-
-def _file_stem(text: str) -> str:
-    return re.sub(r"\W+", "-", text).strip("-")[:120] or "picture"
 
 
 def _say(text: str) -> None:

@@ -1,14 +1,14 @@
 """The command line: what each verb takes, and how every kind of end looks.
 
-exit status 0 done · 1 a notebook's cell failed · 2 bad input, one sentence on stderr · 130 interrupted, one line on
-stderr
+exit status 0 done · 1 a notebook's cell failed, or nobody read what was printed · 2 bad input, one sentence on stderr ·
+130 interrupted, one line on stderr
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
+from disendiff_lite.cli.streams import lasting_streams
 from disendiff_lite.support.errors import UserError
 
 DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than disendiff"
@@ -16,7 +16,19 @@ DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; what argparse refuses exits with 2 by itself."""
-    args = build_parser().parse_args(argv)
+    with lasting_streams() as (out, err):
+        args = build_parser().parse_args(argv)
+        status = _run(args)
+        out.flush()
+        if isinstance(out.error, BrokenPipeError):  # a reader who had enough, such as head
+            return status or 1
+        if out.error is not None:
+            print(f"{args.verb}: Cannot print ({out.error.strerror}): free some space.", file=err)
+            return status or 2
+        return status
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         # The commands bring torch and diffusers with them: --help and a misspelt option should not wait for that.
         from disendiff_lite.cli import commands
@@ -25,10 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{args.verb}: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        # The reader of our output went away; without this Python complains once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         mend = (
             "the same command goes on from the last checkpoint"
@@ -66,7 +74,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", help="paper or emoji: the recipe; by default the one that suits the model's size")
     parser.add_argument(
-        "--prompt", help="caption of the picture, with modifiers: 'photo of a <new1> cat and <new2> dog'"
+        "--prompt", type=_text, help="caption of the picture, with modifiers: 'photo of a <new1> cat and <new2> dog'"
     )
     parser.add_argument("--prior", metavar="FOLDER", help="own pictures of the plain classes, instead of the model's")
     parser.add_argument("--seed", type=int, help="of everything that is random (default 0)")
@@ -77,7 +85,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
     prompts = "such as 'a <new1> cat on the beach'; by default the set that shows everything"
-    parser.add_argument("prompts", metavar="PROMPT", nargs="*", help=prompts)
+    parser.add_argument("prompts", metavar="PROMPT", nargs="*", type=_text, help=prompts)
+    parser.add_argument(
+        "--negative-prompt", metavar="PROMPT", type=_text, default="", help="what the pictures should not show"
+    )
     parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4)")
     parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
     _add_settings(parser, "settings of the sampling, such as inference_steps=50 or guidance_scale=8")
@@ -87,8 +98,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
-    crops = "one picture of each concept alone; shipped references have theirs"
-    parser.add_argument("--crops", metavar="A.png,B.png", help=crops)
+    crops = "one picture of each concept alone, in one option or in several; shipped references have theirs"
+    parser.add_argument("--crops", metavar="A.png,B.png", action="append", help=crops)
     parser.add_argument(
         "--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4, the paper has 16)"
     )
@@ -124,7 +135,7 @@ def _add_source(parser: argparse.ArgumentParser):
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pair", help="a shipped reference picture, such as cat_dog")
     source.add_argument("--image", metavar="FILE", help="a picture of your own, together with --classes")
-    parser.add_argument("--classes", help="what your picture shows, such as cat,dog")
+    parser.add_argument("--classes", type=_text, help="what your picture shows, such as cat,dog")
     return source
 
 
@@ -142,3 +153,9 @@ def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _text(text: str) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # what Python makes of bytes that are not UTF-8
+        raise argparse.ArgumentTypeError(f"{text!r} holds bytes that are no letters: write it in UTF-8")
+    return text

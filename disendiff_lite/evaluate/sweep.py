@@ -14,7 +14,9 @@ import io
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +36,9 @@ from disendiff_lite.runs.references import Reference, load_reference, reference_
 from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError, check_name, first_line
 from disendiff_lite.support.files import read_json, write_text
+from disendiff_lite.support.lock import Claim
 
+PAUSE = 0.5  # seconds between two looks whether a folder is free
 DAMAGED = "is damaged: delete it, and the sweep makes it again."
 COLUMNS = ("pair", "method", "seed", "measure", "mean", "spread", "n")
 
@@ -154,7 +158,8 @@ def run_cell(cell: Cell, settings: SweepSettings, prior: Path) -> dict[str, dict
     before = plain_pictures(pipe, reference, config, settings.plain)
     pictures = None
     if config.prior_probability > 0:
-        pictures = make_prior(pipe, reference.classes, config, prior / f"{cell.pair}-{cell.seed}")
+        with _alone_in(prior / f"{cell.pair}-{cell.seed}") as folder:
+            pictures = make_prior(pipe, reference.classes, config, folder)
     for _ in train(pipe, reference.picture, reference.classes, config, prior=pictures):
         pass
     run = measure_run(pipe, scorer, reference, config, count=settings.count, noises=settings.noises)
@@ -199,6 +204,19 @@ def write_measures(out: Path) -> Path:
 def default_jobs() -> int:
     """One a core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[Path]:
+    """Wait until no other cell is in the folder: the methods of a pair and seed share it; the first fills it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while not (claim := Claim(folder / ".lock")).taken:
+        claim.release()
+        time.sleep(PAUSE)
+    try:
+        yield folder
+    finally:
+        claim.release()
 
 
 def _cells_of(out: Path) -> Iterator[dict]:

@@ -8,6 +8,7 @@
     prior/                pictures of the plain classes, made by the model
     checkpoint.safetensors    weights, optimiser and random state after some step; deleted when the run is finished
     new1.safetensors ...  what was learned, see learned.py
+    .run.lock             while the run is under way: its one writer holds it
 
 Every file is written whole or not at all, so a run killed at any moment goes on from its last checkpoint.
 """
@@ -16,7 +17,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from disendiff_lite.support.files import (
     write_tensors,
     write_text,
 )
+from disendiff_lite.support.lock import Claim, sole_writer
 from disendiff_lite.training import StepRecord
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -106,10 +109,14 @@ def read_losses(folder) -> list[StepRecord]:
 
 @dataclass
 class RunFolder:
-    """Writes a run's folder; `open_run` makes one. What was learned is written by learned.save_learned."""
+    """Writes a run's folder; `open_run` makes one. What was learned is written by learned.save_learned.
+
+    claim: to be its one writer; None if the run is finished and nothing will be written.
+    """
 
     path: Path
     record: RunRecord
+    claim: Claim | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -139,7 +146,9 @@ class RunFolder:
         return self.path / "losses.csv"
 
     def log(self, record: StepRecord) -> None:
-        """Add a line to losses.csv."""
+        """Add a line to losses.csv. Raises UserError if the claim is gone: another run may be there by now."""
+        if not self.claim.holds():
+            raise UserError(f"{self.claim.path} was deleted while the run was under way: start the run again.")
         with explaining(self.losses), open(self.losses, "a", encoding="utf-8") as file:
             file.write(",".join(map(repr, dataclasses.astuple(record))) + "\n")
 
@@ -151,29 +160,33 @@ class RunFolder:
             self.checkpoint.unlink(missing_ok=True)
 
 
-def open_run(folder, config: Config, record: RunRecord, image: Image.Image, *, resume: bool, size: int) -> RunFolder:
+@contextmanager
+def open_run(
+    folder, config: Config, record: RunRecord, image: Image.Image, *, resume: bool, size: int
+) -> Iterator[RunFolder]:
     """Begin a run in `folder`, or take up the one that is there; one without a checkpoint has nothing to lose and is
-    begun anew.
+    begun anew. While the `with` block runs, nobody else can; a finished run is only read, by as many as like.
 
     record: of the run that is wanted. image: the reference picture. size: bytes that the run will write, at least.
 
     Raises UserError if the folder holds a run and `resume` is false, or one with other settings, classes, picture or
-    model; if the disk has too little room; or if the folder cannot be written.
+    model; if another run is writing to it; if the disk has too little room; or if the folder cannot be written.
     """
     folder = Path(folder)
-    run = RunFolder(folder, record)
-    if holds_run(folder):
-        if not resume:
-            raise UserError(f"{folder} holds a run already: choose another folder, or delete this one first.")
-        check_same(folder, vars(config) | vars(record))
-        run.record = read_run(folder)
-        return run
-    check_space(folder, size)
-    config.save(folder / "config.json")
-    with replacing(folder / "reference.png") as temporary:
-        image.save(temporary, format="PNG")
-    _write_record(folder, record)
-    return run
+    found = _found_run(folder, config, record, resume)
+    if found is not None and found.finished:
+        yield RunFolder(folder, found)
+        return
+    if found is None:
+        check_space(folder, size)
+    with sole_writer(folder, "run") as claim:
+        found = _found_run(folder, config, record, resume)  # once more: another one may just have ended
+        if found is None:
+            config.save(folder / "config.json")
+            with replacing(folder / "reference.png") as temporary:
+                image.save(temporary, format="PNG")
+            _write_record(folder, record)
+        yield RunFolder(folder, found or record, claim)
 
 
 def holds_run(folder) -> bool:
@@ -198,6 +211,16 @@ def check_same(folder, wanted: Mapping[str, object]) -> None:
         raise UserError(
             f"{folder} holds another run, with {', '.join(differences)}: choose another folder, or ask for the same."
         )
+
+
+def _found_run(folder: Path, config: Config, wanted: RunRecord, resume: bool) -> RunRecord | None:
+    """The record of the run that a folder holds, None if it holds none; UserError if it is not to be gone on with."""
+    if not holds_run(folder):
+        return None
+    if not resume:
+        raise UserError(f"{folder} holds a run already: choose another folder, or delete this one first.")
+    check_same(folder, vars(config) | vars(wanted))
+    return read_run(folder)
 
 
 def _write_record(folder: Path, record: RunRecord) -> None:

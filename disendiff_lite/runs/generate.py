@@ -54,6 +54,7 @@ def generate(
     count: int = 1,
     seed: int | None = None,
     config: Config,
+    negative_prompt: str = "",
     batch_size: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Image.Image]:
@@ -61,14 +62,23 @@ def generate(
 
     seed: of the pictures; None takes config.seed. Picture i depends on (seed, i) alone: not on how many there are, and
         on the batch only as far as a sum's last bit does, which can move a pixel by one level of 256.
-    config: gives `resolution`, `inference_steps`, `guidance_scale` and `eta`.
+    config: gives `resolution`, `inference_steps`, `guidance_scale` and `eta`. negative_prompt: as for sampling.sample.
     progress: called with how many there are and how many there will be, after each batch.
 
     Returns `count` RGB pictures. Raises UserError if the prompt holds a modifier that the model does not know, or is
-    longer than the text encoder reads.
+    longer than the text encoder reads, and as sampling.sample does.
     """
     seeds = picture_seeds(config.seed if seed is None else seed, count)
-    return list(draw_pictures(pipe, [prompt] * count, seeds, config, batch_size=batch_size, progress=progress))
+    pictures = draw_pictures(
+        pipe,
+        [prompt] * count,
+        seeds,
+        config,
+        negative_prompt=negative_prompt,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return list(pictures)
 
 
 def draw_pictures(
@@ -77,6 +87,7 @@ def draw_pictures(
     seeds: Sequence[int],
     config: Config,
     *,
+    negative_prompt: str = "",
     batch_size: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Image.Image]:
@@ -88,7 +99,7 @@ def draw_pictures(
         check_prompt(pipe.tokenizer, prompt)
     for start in range(0, len(prompts), batch_size):
         part = slice(start, start + batch_size)
-        pictures = sample(pipe, prompts[part], seeds[part], config)
+        pictures = sample(pipe, prompts[part], seeds[part], config, negative_prompt=negative_prompt)
         if progress is not None:
             progress(start + len(pictures), len(prompts))
         yield from pictures

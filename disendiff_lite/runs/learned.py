@@ -19,14 +19,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from disendiff_lite.config import Config
-from disendiff_lite.models import KEYS_AND_VALUES, model_fingerprint, same_model
-from disendiff_lite.runs.folder import RunRecord, read_run
+from disendiff_lite.models import keys_and_values, model_fingerprint, same_model
+from disendiff_lite.runs.folder import CHECKPOINT, RunRecord, read_run
 from disendiff_lite.support.errors import UserError
-from disendiff_lite.support.files import read_tensors, write_tensors
+from disendiff_lite.support.files import file_key, read_tensors, write_tensors
+from disendiff_lite.support.modules import plain_names
 from disendiff_lite.tokens import add_modifiers
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNET_FILE = "unet_weights.safetensors"
+LONGEST_NAME = 120  # bytes of a file's name; some disks take no more than 143, and a temporary one has five more
+WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])\.safetensors")
 
 
 def save_learned(
@@ -37,17 +40,19 @@ def save_learned(
     pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU: keys
         and values alone, the whole UNet, or none. modifiers: the new words. config: gives `method` and `saved_rank`.
 
-    Returns the files written. If the rank is not full, prints how much of the changes it loses.
+    Returns the files written. If the rank is not full, prints how much of the changes it loses. Raises UserError as
+    embedding_files does.
     """
     folder = Path(folder)
     header = {"model": model_fingerprint(pipe.unet, base)}
     files = []
     table = pipe.text_encoder.get_input_embeddings().weight
-    for modifier in modifiers:
+    for modifier, name in embedding_files(modifiers).items():
         row = table[pipe.tokenizer.convert_tokens_to_ids(modifier)]  # (dim,)
-        files.append(folder / embedding_file(modifier))
+        files.append(folder / name)
         write_tensors(files[-1], {modifier: row.float().clone()}, header)
-    trained = {name: weight.detach().cpu() for name, weight in pipe.unet.named_parameters() if name in base}
+    weights = plain_names(pipe.unet.named_parameters())
+    trained = {name: weight.detach().cpu() for name, weight in weights.items() if name in base}
     if config.method == "dreambooth":
         changed = {name: weight for name, weight in trained.items() if not torch.equal(weight, base[name])}
         files.append(folder / UNET_FILE)
@@ -75,7 +80,8 @@ def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = Fal
     folder: of the run.
 
     Returns the run's record (classes, modifiers, prompt). Raises UserError if the run is not finished, a file is
-    missing, truncated or made for another model, or the pipeline has the words already; the pipeline is then as it was.
+    missing, truncated or made for another model, the pipeline has the words already, or its UNet has adapters or
+    processors that what was learned would not reach; the pipeline is then as it was.
     """
     folder = Path(folder)
     record = read_run(folder)
@@ -91,7 +97,7 @@ def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = Fal
         )
     token_ids = add_modifiers(pipe, record.modifiers, config.initial_tokens)
     table = pipe.text_encoder.get_input_embeddings().weight
-    parameters = dict(pipe.unet.named_parameters())
+    parameters = plain_names(pipe.unet.named_parameters())
     with torch.no_grad():
         table[token_ids] = torch.stack(rows).to(table)
         for name, weight in weights.items():
@@ -102,6 +108,35 @@ def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = Fal
 def embedding_file(modifier: str) -> str:
     """The name of a token's file: "new1.safetensors" for "<new1>"; web interfaces take it as the word."""
     return re.sub(r"[^\w-]", "", modifier) + ".safetensors"
+
+
+def embedding_files(modifiers: Sequence[str]) -> dict[str, str]:
+    """The names of the tokens' files by token, each a name of its own on every kind of disk.
+
+    Raises UserError if a token has no name for a file, or one that another token, the run or Windows has already.
+    """
+    files, owners = {}, {}
+    for modifier in modifiers:
+        files[modifier] = name = embedding_file(modifier)
+        other = owners.setdefault(file_key(name), modifier)
+        trouble = _file_trouble(name) or (other != modifier and f"would share the file {name} with {other}")
+        if trouble:
+            raise UserError(f"The modifier {modifier[:60]} {trouble}: choose another, such as <new9>.")
+    return files
+
+
+def _file_trouble(name: str) -> str | None:
+    """Why no token can have a file of this name, None if one can."""
+    key = file_key(name)
+    if key == ".safetensors":
+        return "has no letter or digit that could name its file"
+    if len(name.encode()) > LONGEST_NAME:
+        return "is too long for the name of a file"
+    if key in (CHECKPOINT, LORA_FILE, UNET_FILE):
+        return f"would have the file {name}, which the run needs for something else"
+    if WINDOWS_DEVICE.fullmatch(key):
+        return f"would have the file {name}, which Windows does not allow"
+    return None
 
 
 def lora_factors(changes: Mapping[str, torch.Tensor], rank: int = 0) -> tuple[dict[str, torch.Tensor], float]:
@@ -147,16 +182,25 @@ def _read_embedding(pipe, folder: Path, modifier: str) -> torch.Tensor:
 
 def _read_unet_weights(pipe, folder: Path, method: str) -> dict[str, torch.Tensor]:
     """The UNet's weights after the change, by name, float32."""
-    parameters = dict(pipe.unet.named_parameters())
     if method == "textual_inversion":
         return {}
+    for name, processor in pipe.unet.attn_processors.items():
+        if "Fused" in type(processor).__name__ or hasattr(processor, "to_k_custom_diffusion"):
+            raise UserError(
+                f"{type(processor).__name__}, the processor of {name}, has keys and values of its own, which {folder}"
+                " would not change: call pipe.unet.set_attn_processor(AttnProcessor2_0()), from"
+                " diffusers.models.attention_processor, first."
+            )
+    parameters = plain_names(pipe.unet.named_parameters())
     if method == "dreambooth":
+        if any(".base_layer." in name for name in parameters):
+            raise UserError("LoRA adapters wrap weights of this UNet: fuse or unload them first.")
         tensors, _ = read_tensors(folder / UNET_FILE)
         for name, tensor in tensors.items():
             _check_fits(folder / UNET_FILE, name, tuple(tensor.shape), parameters)
         return tensors
     factors, _ = read_tensors(folder / LORA_FILE)
-    weights = {}
+    parameters, weights = keys_and_values(pipe.unet), {}
     for key in (key for key in factors if key.endswith(".lora_A.weight")):
         name = key.removeprefix("unet.").replace(".lora_A.weight", ".weight")
         down, up = factors[key], factors.get(key.replace("lora_A", "lora_B"))
@@ -165,7 +209,7 @@ def _read_unet_weights(pipe, folder: Path, method: str) -> dict[str, torch.Tenso
         _check_fits(folder / LORA_FILE, name, (up.shape[0], down.shape[1]), parameters)
         base = parameters[name].detach()
         weights[name] = base.float() + (up.double() @ down.double()).to(base.device, torch.float32)
-    missing = {name for name in parameters if KEYS_AND_VALUES.search(name)} - set(weights)
+    missing = set(parameters) - set(weights)
     if missing:
         raise UserError(f"{folder / LORA_FILE} was made for another model: it has nothing for {min(missing)}.")
     return weights

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from disendiff_lite.config import Config
 from disendiff_lite.data import PriorImages, TrainingData, possible_captions
 from disendiff_lite.models import model_fingerprint, model_name
 from disendiff_lite.runs.folder import RunFolder, RunRecord, open_run, picture_hash
-from disendiff_lite.runs.learned import load_learned, save_learned
+from disendiff_lite.runs.learned import embedding_files, load_learned, save_learned
 from disendiff_lite.runs.prior import load_prior, make_prior
 from disendiff_lite.sampling import check_sampling
 from disendiff_lite.support.errors import UserError
@@ -66,32 +67,47 @@ def train(
     prior = load_prior(prior, classes, config) if isinstance(prior, (str, Path)) else prior
     prompt = compose_prompt(classes, config.modifiers, config.template) if prompt is None else prompt
     _check_request(pipe, classes, prior, config)
+    if run_dir is not None:
+        embedding_files(modifiers)  # refuses words that cannot be kept
     positions = _caption_positions(pipe, prompt, modifiers, classes, config)
-    run = _open_run(run_dir, pipe, image, classes, prompt, prior, config, resume)
-    if run is not None and run.record.finished:
-        load_learned(pipe, run.path)
-        return
-    token_ids = add_modifiers(pipe, modifiers, config.initial_tokens)
-    if prior is None and config.prior_probability > 0:
-        prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
-    data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor)
+    with _opened_run(run_dir, pipe, image, classes, prompt, prior, config, resume) as run:
+        if run is not None and run.record.finished:
+            load_learned(pipe, run.path)
+            return
+        token_ids = add_modifiers(pipe, modifiers, config.initial_tokens)
+        if prior is None and config.prior_probability > 0:
+            prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
+        data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor)
+        with training(pipe, config, token_ids) as trainable:
+            yield from _steps(run, pipe, data, positions, trainable, config)
+
+
+def _steps(
+    run: RunFolder | None, pipe, data: TrainingData, positions, trainable: Trainable, config: Config
+) -> Iterator[StepRecord]:
+    """Train from the run's last checkpoint to its end, and write what is to be written on the way."""
     generator = torch.Generator("cpu").manual_seed(config.seed)
-    with training(pipe, config, token_ids) as trainable:
-        optimizer = trainable.optimizer(config)
-        done = 0
+    optimizer = trainable.optimizer(config)
+    done = 0
+    if run is not None:
+        done, state = run.load_checkpoint()
+        unpack_state(state, trainable, optimizer, generator)
+    for record in training_steps(pipe, data, positions, optimizer, trainable, config, generator, done):
         if run is not None:
-            done, state = run.load_checkpoint()
-            unpack_state(state, trainable, optimizer, generator)
-        for record in training_steps(pipe, data, positions, optimizer, trainable, config, generator, done):
+            run.log(record)
+        if record.step % config.checkpoint_every == 0 or record.step == config.steps:
+            state = pack_state(trainable, optimizer, generator)
+            _check_numbers(state, record.step)
             if run is not None:
-                run.log(record)
-                if record.step % config.checkpoint_every == 0 or record.step == config.steps:
-                    run.save_checkpoint(record.step, pack_state(trainable, optimizer, generator))
-                if record.step == config.steps:
-                    _finish(run, pipe, trainable, config)
-            yield record
-        if run is not None and done == config.steps:  # killed between the last checkpoint and the results
+                _check_answer(pipe, data.caption, config, record.step)
+                run.save_checkpoint(record.step, state)
+        if run is not None and record.step == config.steps:
             _finish(run, pipe, trainable, config)
+        yield record
+    if run is not None and done == config.steps:  # killed between the last checkpoint and the results
+        _check_numbers(state, done)
+        _check_answer(pipe, data.caption, config, done)
+        _finish(run, pipe, trainable, config)
 
 
 def _check_request(
@@ -136,9 +152,10 @@ def _caption_positions(
     return {caption: find_positions(tokenizer, caption, modifiers, classes) for caption in captions}
 
 
-def _open_run(run_dir, pipe, image, classes, prompt, prior, config: Config, resume: bool) -> RunFolder | None:
+def _opened_run(run_dir, pipe, image, classes, prompt, prior, config: Config, resume: bool):
+    """A context whose value is the RunFolder, None if nothing is kept."""
     if run_dir is None:
-        return None
+        return nullcontext()
     record = RunRecord(
         classes=tuple(classes),
         modifiers=config.modifiers[: len(classes)],
@@ -157,3 +174,21 @@ def _open_run(run_dir, pipe, image, classes, prompt, prior, config: Config, resu
 def _finish(run: RunFolder, pipe: StableDiffusionPipeline, trainable: Trainable, config: Config) -> None:
     save_learned(run.path, pipe, trainable.base, run.record.modifiers, config)
     run.finish()
+
+
+def _check_numbers(state: Mapping[str, torch.Tensor], step: int) -> None:
+    """Raise UserError if the training has diverged: a run that goes on from such a state would be lost."""
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise UserError(f"A weight is no longer a number at step {step}: choose a smaller learning_rate.")
+
+
+@torch.no_grad()
+def _check_answer(pipe: StableDiffusionPipeline, prompt: str, config: Config, step: int) -> None:
+    """Raise UserError if weights that are numbers have become so large that what the UNet makes of them is none."""
+    side = config.resolution // pipe.vae_scale_factor
+    shape = (1, pipe.unet.config.in_channels, side, side)
+    latents = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0)).to(pipe.device)
+    text, _ = pipe.encode_prompt([prompt], pipe.device, 1, False)  # (1, T, dim)
+    middle = torch.tensor([pipe.scheduler.config.num_train_timesteps // 2], device=pipe.device)
+    if not pipe.unet(latents, middle, text).sample.isfinite().all():
+        raise UserError(f"The prediction is no longer a number at step {step}: choose a smaller learning_rate.")

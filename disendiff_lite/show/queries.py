@@ -6,14 +6,16 @@ Only for looking: capture_attention gives the attention itself, of many layers a
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
+from disendiff_lite.attention import check_processor
 from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.modules import plain_names, uncompiled
 
 
 @dataclass
@@ -37,33 +39,30 @@ def watch_layer(unet: UNet2DConditionModel, layer: str) -> Iterator[SeenLayer]:
         scores = seen.queries @ seen.keys.mT / seen.keys.shape[-1] ** 0.5  # (B, H, Q, T)
 
     layer: its name, as in the maps of an AttentionStore. The UNet's outputs do not change, and nothing stays behind in
-        it.
+        it. What torch.compile compiled runs uncompiled in the block.
 
-    Yields a SeenLayer, without gradient. Raises UserError if the UNet has no such layer.
+    Yields a SeenLayer, without gradient. Raises UserError if the UNet has no such layer, or the layer's processor may
+    use other queries and keys than those (attention.check_processors).
     """
-    layers = {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
+    modules = plain_names(unet.named_modules())
+    layers = {name: module for name, module in modules.items() if isinstance(module, Attention)}
     if layer not in layers or not layers[layer].is_cross_attention:
         known = [name for name, module in layers.items() if module.is_cross_attention]
         raise UserError(f"The UNet has no cross-attention layer {layer}: choose one of {', '.join(known)}.")
+    attn = layers[layer]
+    check_processor(layer, attn)
     seen = SeenLayer()
-    hook = layers[layer].register_forward_pre_hook(_note_call(seen), with_kwargs=True)
-    try:
+
+    def note(name: str):
+        return lambda _, __, projected: setattr(seen, name, _by_head(attn, projected))
+
+    with ExitStack() as changes:
+        changes.enter_context(uncompiled())
+        changes.callback(attn.to_q.register_forward_hook(note("queries")).remove)
+        changes.callback(attn.to_k.register_forward_hook(note("keys")).remove)
         yield seen
-    finally:
-        hook.remove()
-
-
-def _note_call(seen: SeenLayer):
-    @torch.no_grad()
-    def note(attn: Attention, args: tuple, kwargs: dict) -> None:
-        picture = args[0] if args else kwargs["hidden_states"]  # (B, Q, channels)
-        prompt = args[1] if len(args) > 1 else kwargs["encoder_hidden_states"]  # (B, T, text channels)
-        seen.queries = _by_head(attn, attn.to_q(picture))  # (B, H, Q, d)
-        seen.keys = _by_head(attn, attn.to_k(prompt))  # (B, H, T, d)
-
-    return note
 
 
 def _by_head(attn: Attention, projected: torch.Tensor) -> torch.Tensor:
-    heads = attn.head_to_batch_dim(projected)  # (B*H, length, d)
+    heads = attn.head_to_batch_dim(projected.detach())  # (B*H, length, d)
     return heads.unflatten(0, (-1, attn.heads)).float().cpu()  # (B, H, length, d)

@@ -6,9 +6,12 @@ code.
 """
 
 import contextlib
+import csv
 import json
 import os
 import shutil
+import tempfile
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -18,6 +21,7 @@ from safetensors.torch import save_file
 from disendiff_lite.support.errors import UserError
 
 HEADER = "disendiff_lite"  # the entry of a safetensors file's metadata that is ours
+MEND = "free some space or choose a run folder that you may write to"
 
 
 @contextlib.contextmanager
@@ -43,18 +47,15 @@ def replacing(path):
 
 
 @contextlib.contextmanager
-def explaining(path):
-    """Turn an operating system's refusal to write `path` into a `UserError` that says what to do."""
+def explaining(path, mend: str = MEND):
+    """Turn an operating system's refusal to write `path` into a `UserError` that says what to do, the `mend`."""
     try:
         yield
     except BrokenPipeError:  # no file, but the reader of what is printed meanwhile
         raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"Cannot write {path} ({reason}): free some space or choose a run folder that you may write to"
-            " (what was written before is kept)."
-        ) from error
+        raise UserError(f"Cannot write {path} ({reason}): {mend} (what was written before is kept).") from error
 
 
 def check_space(folder, needed: int) -> None:
@@ -68,6 +69,28 @@ def check_space(folder, needed: int) -> None:
             f"{folder} has {free / 1e6:.0f} MB left and this run needs {needed / 1e6:.0f} MB:"
             " free some space or choose a run folder on another disk."
         )
+
+
+def check_writable(folder, mend: str = MEND) -> None:
+    """Raise UserError, before the work begins, if no file can be written in `folder`, which is made if it is missing.
+
+    mend: as for explaining.
+    """
+    with explaining(folder, mend):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+def file_key(name: str) -> str:
+    """One text for all names that some disk takes for the same: in capitals or not, accents in one piece or two."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def file_names(text: str) -> list[str]:
+    """The names of files in a text with commas between; one that has a comma itself stands alone or in quotes."""
+    if os.path.isfile(text):
+        return [text]
+    return [name.strip() for names in csv.reader(text.splitlines(), skipinitialspace=True) for name in names]
 
 
 def write_text(path, text: str) -> None:

@@ -18,13 +18,15 @@ from PIL import Image
 
 from disendiff_lite.cli import commands
 from disendiff_lite.cli.options import main
-from disendiff_lite.evaluate import pictures as run_scores
 from disendiff_lite.evaluate.clip import Scorer
 from disendiff_lite.report.report import Report
 from disendiff_lite.runs import train as train_module
 from disendiff_lite.runs.folder import RunRecord, picture_hash, read_losses, read_run
-from disendiff_lite.runs.references import load_reference
+from disendiff_lite.runs.generate import reference_requests
+from disendiff_lite.runs.references import known_reference, load_reference
 from disendiff_lite.support import files
+from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.lock import sole_writer
 from tests.report.test_report import write_notebook
 
 QUICK = ["batch_size=1", "prior_images=2", "inference_steps=1", "checkpoint_every=2"]
@@ -126,7 +128,49 @@ def test_the_set_of_a_run_has_its_own_caption(trained, tmp_path, capsys):
     assert (out / "a-picture-of-my-new2-dog-seed0-00.png").exists() and not list(out.glob("photo-of-a-new2-dog-seed*"))
 
 
-def test_scores_of_a_run(trained, tmp_path, monkeypatch, capsys):
+def test_pictures_never_take_each_others_place(trained, tmp_path, capsys):
+    out = tmp_path / "out"
+
+    def draw(*arguments):
+        capsys.readouterr()
+        command = ["generate", str(trained), *arguments, "--out", str(out), *settings("inference_steps=1")]
+        assert main(command) == 0
+        return {path: path.read_bytes() for path in out.iterdir()}
+
+    first = draw("a <new1> cat", "a <new1> cat!", "A <new1> cat", "a <new1> cat", "--count", "2")
+    said = capsys.readouterr().err.splitlines()
+    assert len(first) == 6 and said[-1] == "4 of 6 pictures have longer names: other pictures have the short ones"
+    assert "drawing 6/6" in said[-2]
+    assert draw("a <new1> cat!", "--count", "1") == first  # the same picture is written anew
+    others = ["--seed=4"], settings("guidance_scale=8"), ["--negative-prompt", "a dog"], ["--negative-prompt", "a pig"]
+    for number, options in enumerate(others, start=7):
+        found = draw("a <new1> cat", "--count", "1", *options)
+        assert len(found) == number and first.items() <= found.items() and "longer" not in capsys.readouterr().err
+    assert {"a-new1-cat-seed0-guidance_scale8-00.png", "a-new1-cat-without-a-dog-seed0-00.png"} < {
+        path.name for path in found
+    }
+    assert Image.open(out / "a-new1-cat-without-a-dog-seed0-00.png").info["prompt"] == "a <new1> cat"
+
+
+def test_what_cannot_be_drawn_or_kept_is_seen_before_the_work(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "draw_pictures", None)  # calling it would raise
+    (tmp_path / "file").write_text("")
+    command = ["generate", trained, "a <new1> cat", "--out"]
+    assert "choose another folder with --out" in refused(capsys, *command, tmp_path / "file")
+    out = tmp_path / "out"
+    negative = [*command, out, "--negative-prompt"]
+    assert "The model does not know <new9>" in refused(capsys, *negative, "a <new9> dog")
+    assert "without guidance" in refused(capsys, *negative, "a dog", *settings("guidance_scale=1"))
+    assert not out.exists()
+    with pytest.raises(SystemExit) as end:
+        main(["generate", str(trained), "a \udcff cat"])
+    assert end.value.code == 2 and "holds bytes that are no letters" in capsys.readouterr().err
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The scorers that were asked for; what answers is a scorer that compares mean colours."""
+
     class Mean(torch.nn.Module):
         def encode_image(self, pixels):
             return pixels
@@ -140,8 +184,12 @@ def test_scores_of_a_run(trained, tmp_path, monkeypatch, capsys):
         lambda texts: torch.tensor([[1.0, len(text), 0.0] for text in texts]),
         torch.device("cpu"),
     )
-    asked = []
-    monkeypatch.setattr(commands, "load_scorer", lambda name, device: asked.append(name) or scorer)
+    names = []
+    monkeypatch.setattr(commands, "load_scorer", lambda name, device: names.append(name) or scorer)
+    return names
+
+
+def test_scores_of_a_run(trained, asked, monkeypatch, capsys):
     command = ["score", str(trained), "--count", "1", *settings("inference_steps=1")]
     assert main(command) == 0
     table = capsys.readouterr().out.splitlines()
@@ -164,14 +212,48 @@ def test_scores_of_a_run(trained, tmp_path, monkeypatch, capsys):
     assert "one picture of each" in refused(capsys, *command, "--crops", trained / "reference.png")
 
 
+def test_scores_that_cannot_be_saved_are_shown(trained, asked, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise UserError("Cannot write scores.json (Read-only file system): free some space.")
+
+    monkeypatch.setattr("disendiff_lite.cli.results.write_text", refuse)
+    run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("scores*"))
+    assert main(["score", str(run), "--count", "1", *settings("inference_steps=1")]) == 2
+    shown = capsys.readouterr()
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["image-alignment", "combined", "cat", "dog"]
+    assert shown.err.splitlines()[-1].startswith("score: Cannot write scores.json")
+
+
+def test_scores_with_other_settings_are_kept_and_crops_have_any_name(trained, asked, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("scores*"))
+    references = []
+    monkeypatch.setattr(commands, "score_run", lambda *given, **_: references.append(given[2]) or [])
+    monkeypatch.setattr(commands, "known_reference", lambda record: None)
+    monkeypatch.setattr(commands, "score_table", lambda scores: "table")
+    plain, comma = tmp_path / "a.png", tmp_path / "b, c.png"
+    for path in (plain, comma):
+        Image.new("RGB", (64, 64)).save(path)
+    for crops in (
+        [f"--crops={plain},{plain}"],
+        [f"--crops={comma}", f"--crops={plain}"],
+        [f'--crops="{comma}",{plain}'],
+    ):
+        assert main(["score", str(run), *crops]) == 0 and len(references[-1].crops) == 2
+    capsys.readouterr()
+    assert "There are 3 crops" in refused(capsys, "score", run, *crops, "--crops", plain)
+    assert "There is no picture" in refused(capsys, "score", run, f"--crops={plain},{tmp_path / 'none.png'}")
+    assert main(["score", str(run), *crops, "--seed", "7"]) == 0
+    kept = run / "scores-1.json"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"with other settings, are now in {kept}")
+    assert [json.loads(path.read_text())["seed"] for path in (kept, run / "scores.json")] == [0, 7]
+
+
 def test_a_run_knows_its_reference():
     reference = load_reference("dog_pig")
     record = RunRecord(reference.classes, ("<new1>", "<new2>"), "", picture_hash(reference.picture), None, {})
-    assert run_scores.known_reference(record).name == "dog_pig"
-    assert (
-        run_scores.known_reference(dataclasses.replace(record, classes=("pig", "dog"))) is None
-    )  # its prompts would not fit
-    requests = run_scores.reference_requests(reference, record)
+    assert known_reference(record).name == "dog_pig"
+    assert known_reference(dataclasses.replace(record, classes=("pig", "dog"))) is None  # its prompts would not fit
+    requests = reference_requests(reference, record)
     assert len(requests) == 30 and requests[20].prompt == "photo of a <new2> pig" and requests[20].concepts == (1,)
 
 
@@ -243,6 +325,25 @@ def test_a_report_lies_where_the_run_of_its_method_lies(trained, tmp_path, monke
     assert "There is no method 'magic'" in refused(capsys, *command, "--method", "magic")
     assert "must be less than 2**32" in refused(capsys, *command, "--seed", 2**32)
     assert len(made) == 4
+
+
+def test_a_run_under_way_is_left_alone(model, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--pair", "cat_dog", "--run-dir", run]
+    record = json.dumps({"classes": [], "modifiers": [], "prompt": "", "picture": "", "prior": None, "model": {}})
+    with sole_writer(run, "run"):
+        (run / "run.json").write_text(record)
+        train = ["train", *options, "--model", model, *settings(*QUICK, "steps=2")]
+        for command in (train, [*train, "--seed", 5], ["report", *options]):
+            assert f"Another run is writing to {run}: wait until it ends" in refused(capsys, *command)
+        assert sorted(path.name for path in run.iterdir()) == [".run.lock", "run.json"]
+        all_pairs = ["report", "--all-pairs", "--run-dir", tmp_path]
+    with sole_writer(tmp_path / "dog_pig", "report"):
+        assert f"Another report is writing to {tmp_path / 'dog_pig'}" in refused(capsys, *all_pairs)
+        assert "Another report is writing" in refused(
+            capsys, "report", "--pair=dog_pig", all_pairs[-2], tmp_path / "dog_pig"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] and (run / "run.json").read_text() == record
 
 
 # Bad input
@@ -458,5 +559,5 @@ def test_ctrl_c_in_other_verbs(trained, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "draw", interrupt)
+    monkeypatch.setattr(commands, "draw_pictures", interrupt)
     assert "interrupted; start it again" in refused(capsys, "generate", trained, status=130)

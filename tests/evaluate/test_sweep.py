@@ -115,7 +115,7 @@ def test_a_cluster_of_two_workers_makes_the_same(swept, settings, tmp_path):
     distributed = pytest.importorskip("distributed")
     out, cells, _ = swept
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster),
     ):
         assert run_sweep(cells[:2], settings, tmp_path, jobs=2, backend="dask") == {}

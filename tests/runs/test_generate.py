@@ -2,11 +2,14 @@
 learned.
 """
 
+import math
+
 import numpy as np
 import pytest
+import torch
 
 from disendiff_lite.config import emoji
-from disendiff_lite.runs.generate import generate, generate_set, prompt_set
+from disendiff_lite.runs.generate import draw_pictures, generate, generate_set, prompt_set
 from disendiff_lite.sampling import picture_seeds
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import add_modifiers
@@ -72,6 +75,42 @@ def test_an_unknown_modifier_a_long_prompt_or_a_negative_seed_is_refused(tiny_pi
 def test_settings_that_the_model_cannot_sample_with_are_refused(tiny_pipe, change, words):
     with pytest.raises(UserError, match=words):
         generate(tiny_pipe, "a cat", config=emoji(**change))
+
+
+def test_a_negative_prompt_leads_away_from_something(tiny_pipe):
+    def drawn(**changes):
+        return generate(tiny_pipe, "a cat", count=2, seed=5, config=CONFIG, **changes)
+
+    plain = drawn()
+    assert difference(plain, drawn(negative_prompt="")) == 0
+    assert difference(drawn(negative_prompt="a dog"), drawn(negative_prompt="a dog")) == 0
+    assert difference(plain, drawn(negative_prompt="a dog")) > 0
+    assert difference(drawn(negative_prompt="a dog"), drawn(negative_prompt="a pig")) > 0
+    with pytest.raises(UserError, match="guidance_scale is 1.0, .* a negative prompt would do nothing: choose more"):
+        generate(tiny_pipe, "a cat", config=emoji(guidance_scale=1.0), negative_prompt="a dog")
+    with pytest.raises(UserError, match="<new1>"):
+        generate(tiny_pipe, "a cat", config=CONFIG, negative_prompt="a <new1> dog")
+    with pytest.raises(UserError, match="77"):
+        generate(tiny_pipe, "a cat", config=CONFIG, negative_prompt="dog " * 80)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_picture_without_numbers_is_an_error_not_a_black_one(tiny_pipe, part):
+    scheduler = tiny_pipe.scheduler
+    with torch.no_grad():
+        for weight in getattr(tiny_pipe, part).parameters():
+            weight.fill_(math.nan)
+    with pytest.raises(UserError, match="The picture of 'a cat' is not made of numbers: train with a smaller"):
+        generate(tiny_pipe, "a cat", config=CONFIG)
+    assert tiny_pipe.scheduler is scheduler
+
+
+def test_one_broken_picture_of_several_is_named(tiny_pipe, monkeypatch):
+    (new,) = add_modifiers(tiny_pipe, MODIFIERS[:1], ("ktn",))
+    with torch.no_grad():
+        tiny_pipe.text_encoder.get_input_embeddings().weight[new] = math.inf
+    with pytest.raises(UserError, match="The picture of 'a <new1> cat' is not made of numbers"):
+        list(draw_pictures(tiny_pipe, ["a cat", "a <new1> cat"], picture_seeds(0, 2), CONFIG))
 
 
 def test_the_prompts_of_two_concepts():

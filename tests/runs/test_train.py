@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -430,6 +431,8 @@ def untouched(new_tiny_pipe):
         (["cat"], {}, None, "for one use custom_diffusion"),
         ([], {}, None, "class name is missing"),
         ("cat,dog", {}, None, "must be a list"),
+        (["dog", "dog"], {}, "a <new1> and <new2> dog", "share a word .* as in 'a <new1> dog and <new2> dog'"),
+        (["cat", "dog"], {"modifiers": ("<v1.0>", "<v10>")}, None, "<v10> would share the file v10.safetensors"),
         (["cat", "dog"], {"map_resolution": 12}, None, "no grid of map_resolution 12: choose one of 16, 8"),
         (["cat", "dog"], {"resolution": 60}, None, "resolution 60 is not a multiple of 8"),
         (["cat", "dog"], {"inference_steps": 1000}, None, "inference_steps is 1000: choose at most 999"),
@@ -469,6 +472,72 @@ def test_pictures_that_will_not_do(untouched, image, prior, tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run(tiny_pipe, image, prior):
     with pytest.raises(UserError, match="no longer a number at step .*: choose a smaller learning_rate"):
         list(train(tiny_pipe, image, CLASSES, quick(learning_rate=1e30), prior=prior))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_breaks_in_its_last_update_is_not_finished(method, new_tiny_pipe, image, prior, tmp_path):
+    """The weights are still numbers, but so large that nothing can be drawn with them."""
+    rates = dict(steps=1, learning_rate=1e30, embedding_learning_rate=1e30)
+    with pytest.raises(UserError, match="no longer a number at step 1: choose a smaller learning_rate"):
+        list(train(new_tiny_pipe(), image, CLASSES, quick(method, **rates), prior=prior, run_dir=tmp_path))
+    assert not read_run(tmp_path).finished
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "losses.csv",
+        "reference.png",
+        "run.json",
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_broken_state_is_neither_kept_nor_gone_on_with(
+    new_tiny_pipe, image, uninterrupted, tmp_path, monkeypatch, value, kept
+):
+    """In the last of five steps one number of one word's embedding breaks, which no loss shows."""
+
+    def broken(pipe, data, positions, optimizer, trainable, *others):
+        for record in training_module.training_steps(pipe, data, positions, optimizer, trainable, *others):
+            if record.step == 5:
+                trainable.rows.data[1, 3] = value
+                trainable.write_back()
+            yield record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "training_steps", broken)
+        with pytest.raises(UserError, match="no longer a number at step 5: choose a smaller learning_rate"):
+            list(train(new_tiny_pipe(), image, CLASSES, quick(steps=5), run_dir=tmp_path if kept else None))
+    if kept:
+        assert not read_run(tmp_path).finished and files.read_tensors(tmp_path / runs.CHECKPOINT)[1]["step"] == 4
+        pipe = new_tiny_pipe()
+        assert [record.step for record in train(pipe, image, CLASSES, quick(steps=5), run_dir=tmp_path)] == [5]
+        check_same_end(tmp_path, pipe, uninterrupted)
+
+
+def test_a_broken_checkpoint_of_the_last_step_gives_no_results(new_tiny_pipe, image, tmp_path, monkeypatch):
+    """As earlier versions wrote them."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "save_learned", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(new_tiny_pipe(), image, CLASSES, quick(), run_dir=tmp_path))
+    tensors, header = files.read_tensors(tmp_path / runs.CHECKPOINT)
+    tensors["weights/embeddings"][0, 0] = math.nan
+    files.write_tensors(tmp_path / runs.CHECKPOINT, tensors, header)
+    with pytest.raises(UserError, match="no longer a number at step 4"):
+        list(train(new_tiny_pipe(), image, CLASSES, quick(), run_dir=tmp_path))
+    assert not read_run(tmp_path).finished and not list(tmp_path.glob("new*"))
+
+
+def test_a_byte_order_mark_does_not_harm_a_run(new_tiny_pipe, image, uninterrupted, tmp_path):
+    folder = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    for name in ("config.json", "run.json", "losses.csv"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    assert read_run(folder) == read_run(uninterrupted[0]) and len(read_losses(folder)) == 5
+    assert list(train(new_tiny_pipe(), image, CLASSES, quick(steps=5), run_dir=folder)) == []
 
 
 def test_a_folder_that_cannot_be_made(untouched, image, tmp_path):
