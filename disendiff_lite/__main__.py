@@ -1,4 +1,4 @@
-"""python -m disendiff_lite {train,generate,score,report} --help"""
+"""python -m disendiff_lite {train,generate,score,report,sweep} --help"""
 
 import sys
 

@@ -7,6 +7,8 @@ exit status 0 done · 1 a notebook's cell failed, or nobody read what was printe
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 
 from disendiff_lite.cli.streams import lasting_streams
 from disendiff_lite.support.errors import UserError
@@ -31,18 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     try:
         # The commands bring torch and diffusers with them: --help and a misspelt option should not wait for that.
-        from disendiff_lite.cli import commands
-
+        commands = import_module(f"disendiff_lite.cli.{'sweep' if args.verb == 'sweep' else 'commands'}")
         return getattr(commands, args.verb)(args) or 0
     except UserError as error:
         print(f"{args.verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        mend = (
-            "the same command goes on from the last checkpoint"
-            if args.verb in ("train", "report")
-            else "start it again"
-        )
+        goes_on = "the same command goes on from the last checkpoint"
+        mends = {"train": goes_on, "report": goes_on, "sweep": "the same command makes the runs that are missing"}
+        mend = mends.get(args.verb, "start it again")
         print(f"\n{args.verb}: interrupted; {mend}.", file=sys.stderr)
         return 130
 
@@ -50,15 +49,16 @@ def _run(args: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(
-        prog="python -m disendiff_lite",
+        prog="disendiff" if Path(sys.argv[0]).stem == "disendiff" else "python -m disendiff_lite",
         description="Learn two concepts from one picture and keep them apart (DisenDiff).",
         allow_abbrev=False,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{train,generate,score,report}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{train,generate,score,report,sweep}")
     _add_train(_add_verb(verbs, "train", "learn the concepts of one picture"))
     _add_generate(_add_verb(verbs, "generate", "draw pictures with what a run learned"))
     _add_score(_add_verb(verbs, "score", "measure image- and text-alignment of a run"))
     _add_report(_add_verb(verbs, "report", "train, draw and score in notebooks, and write one HTML page"))
+    _add_sweep(_add_verb(verbs, "sweep", "train and measure pairs x methods x seeds, and write one table"))
     return parser
 
 
@@ -128,6 +128,26 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         f"where the report is written (default {DEFAULT_FOLDER}; runs/all-pairs with a folder a pair for all of them)"
     )
     parser.add_argument("--run-dir", metavar="FOLDER", help=where)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", default="all", help="shipped pairs with commas between, or all (default all)")
+    methods = "methods and arms of the ablation with commas between, such as disendiff,without_bind, or all"
+    parser.add_argument("--methods", default="disendiff,custom_diffusion", help=f"{methods} (default %(default)s)")
+    parser.add_argument("--seeds", default="0,1,2", help="with commas between (default %(default)s)")
+    parser.add_argument(
+        "--count",
+        type=_at_least_one,
+        default=20,
+        help="pictures of each subject, of which a pair has three (default 20)",
+    )
+    parser.add_argument("--model", default="emoji", help="a short name, a folder or a hub id (default emoji)")
+    _add_settings(parser, "any setting of the recipe, for all methods")
+    parser.add_argument("--jobs", type=_at_least_one, metavar="N", help="runs at a time (default: one a core)")
+    backends = "where the runs go: processes of this machine (loky), or a cluster (default loky)"
+    parser.add_argument("--backend", choices=("loky", "dask", "ray"), default="loky", help=backends)
+    parser.add_argument("--address", help="of the cluster's scheduler, such as tcp://host:8786")
+    parser.add_argument("--out", metavar="FOLDER", default="results", help="where it goes on (default %(default)s)")
 
 
 def _add_source(parser: argparse.ArgumentParser):
