@@ -91,7 +91,7 @@ def capture_attention(
     their own. The UNet's outputs do not change. On leaving, also by an exception, each layer has its original processor
     again. Gradients may be taken inside the block or after it. Captures can be nested. Where gradient checkpointing is
     on, the captured blocks go without it, for their maps must live until the gradient is taken anyway, and so nothing
-    is recomputed and stored twice. What torch.compile compiled runs uncompiled in the block: its graphs know no hooks.
+    is recomputed and stored twice. What torch.compile compiled runs uncompiled in the block, and rounds accordingly.
 
     unet: any conditional UNet of diffusers' Stable Diffusion kind, with LoRA adapters or without, compiled or not.
     resolution: the grid in cells, a side or (height, width); 16 for SD 1.x at 512 px means 16x16 of the 64x64 latents.

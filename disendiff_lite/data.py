@@ -19,9 +19,7 @@ from disendiff_lite.support.images import centre_square, to_tensor
 SHRINK_CHANCE = 2 / 3  # of a scale in SHRINK_RANGE; else it is in ENLARGE_RANGE
 SHRINK_RANGE = (1 / 3, 1.0)  # times the resolution
 ENLARGE_RANGE = (1.2, 1.4)
-PASTE_BELOW = (
-    0.6  # a scale below this, times the resolution, is pasted on an empty canvas; from here to 1 nothing changes
-)
+PASTE_BELOW = 0.6  # times the resolution: below it, pasted on an empty canvas; from here to 1 nothing changes
 FAR_PREFIXES = ("a far away ", "very small ")
 NEAR_PREFIXES = ("zoomed in ", "close up ")
 

@@ -4,8 +4,7 @@
 
 trains the variants and keeps what they learned, a run's folder each, for notebooks that compare runs without training
 them. The variants are changes of one Config. They share their seed and their pictures of the plain classes, and the
-calibration draws no
-random number: so each sees the same pictures with the same noise in the same order.
+calibration draws no random number: so each sees the same pictures with the same noise in the same order.
 """
 
 import argparse
@@ -33,9 +32,7 @@ VARIANTS = {
     "without suppression": {"suppress": False},
     "Custom Diffusion": {"method": "custom_diffusion", "calibration_weight": 0.0},
 }
-SHIPPED_RANK = (
-    32  # of the key and value changes that the command keeps: a fifth of the full size, and most of the change
-)
+SHIPPED_RANK = 32  # of the changes that the command keeps: a fifth of the full size, and most of the change
 
 
 def ablation_configs(config: Config) -> dict[str, Config]:

@@ -125,6 +125,11 @@ CLAIMS = (
         "Without suppression the image-alignment of concept 2 falls, and the text-alignment of both.",
         _falls("without_suppression", (IMAGE.format("concept 2"), *map(TEXT.format, _CONCEPTS))),
     ),
+    Claim(
+        "A4",
+        "Without the Gaussian the image-alignment of both concepts together falls.",
+        _falls("without_gaussian", [IMAGE.format("combined")]),
+    ),
 )
 
 

@@ -77,10 +77,14 @@ class SweepSettings:
 
 
 # What each method of a sweep changes in the preset: the four of the paper, then the arms of its ablation.
-METHOD_CHANGES: dict[str, dict] = {method: {"method": method} for method in METHODS} | {
-    variant_folder("", name).name: changes
-    for name, changes in VARIANTS.items()
-    if name not in ("full", "Custom Diffusion")
+METHOD_CHANGES: dict[str, dict] = {
+    **{method: {"method": method} for method in METHODS},
+    **{
+        variant_folder("", name).name: changes
+        for name, changes in VARIANTS.items()
+        if name not in ("full", "Custom Diffusion")
+    },
+    "without_gaussian": {"smooth": False},  # and so without suppression, as in the published code
 }
 
 

@@ -21,9 +21,7 @@ from disendiff_lite.support.errors import UserError, run_main
 from disendiff_lite.support.files import write_text
 
 SETUP = "setup"  # the id of the setup cell, by which it is found again
-FIGURE_COLOURS = (
-    256  # of a committed figure's palette: a third of the size; with 128 the soft pictures of the model turn blotchy
-)
+FIGURE_COLOURS = 256  # of a committed figure's palette, a third of the size; with 128 soft pictures turn blotchy
 
 
 def shrink_figure(png: str) -> str:
