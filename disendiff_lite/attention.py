@@ -54,7 +54,6 @@ class CapturingProcessor:
         self.original = original
         self.record = record
         self.active = True  # whether the grid of the call under way is the wanted one
-        self.__call__ = original.__call__  # diffusers reads in its signature which arguments it may pass on
 
     def __call__(
         self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states=None, attention_mask=None, **others
@@ -147,6 +146,7 @@ class _Watcher:
         for name, attn in self.layers.items():
             check_processor(name, attn)
             processor = CapturingProcessor(attn.processor, partial(self._record, name))
+            processor.__call__ = attn.processor.__call__  # diffusers reads in its signature what else it may pass on
             self.changes.callback(attn.set_processor, attn.processor)
             attn.set_processor(processor)
             self.installed.append(processor)

@@ -10,7 +10,13 @@ from peft import LoraConfig
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from disendiff_lite.attention import AttentionStore, average_maps, capture_attention, check_processors
+from disendiff_lite.attention import (
+    AttentionStore,
+    CapturingProcessor,
+    average_maps,
+    capture_attention,
+    check_processors,
+)
 from disendiff_lite.support.errors import UserError
 
 LAYER = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
@@ -379,6 +385,21 @@ def test_a_compiled_function_around_the_unet(tiny_unet):
     assert len(store.maps) == 4
     with pytest.raises(UserError, match="put the `with` block around its call"):
         look(*inputs(unet))
+
+
+def test_a_layer_with_the_processor_compiles_to_one_graph(tiny_unet):
+    attn, seen = tiny_unet().get_submodule(LAYER), []
+    attn.set_processor(CapturingProcessor(stock.AttnProcessor(), seen.append))  # as a training of one's own may do
+
+    def look(picture, prompt):
+        seen.clear()
+        return attn(picture, prompt), seen[0]
+
+    arguments = torch.randn(2, 9, attn.to_q.in_features), torch.randn(2, 5, attn.to_k.in_features)
+    output, probabilities = torch.compile(look, backend="eager", fullgraph=True)(*arguments)
+    assert probabilities.shape == (2, attn.heads, 9, 5)
+    for compiled, expected in zip((output, probabilities), look(*arguments)):
+        assert torch.equal(compiled, expected)
 
 
 def test_blocks_may_end_in_any_order(tiny_unet):
