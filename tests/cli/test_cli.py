@@ -29,6 +29,8 @@ from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.lock import sole_writer
 from tests.report.test_report import write_notebook
 
+pytestmark = pytest.mark.slow  # they start commands, kernels and environments of their own
+
 QUICK = ["batch_size=1", "prior_images=2", "inference_steps=1", "checkpoint_every=2"]
 
 

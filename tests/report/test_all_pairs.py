@@ -17,6 +17,8 @@ from disendiff_lite.report.page import is_finished
 from disendiff_lite.report.report import Order, make_report
 from tests.report.test_report import FIGURE, write_notebook
 
+pytestmark = pytest.mark.slow  # they start commands, kernels and environments of their own
+
 PAIRS = ["cat_dog", "chair_lamp"]
 CELL = (
     "import os\n"

@@ -19,6 +19,8 @@ from disendiff_lite.report.refresh import SETUP, stamp
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.paths import ROOT
 
+pytestmark = pytest.mark.slow  # they start commands, kernels and environments of their own
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

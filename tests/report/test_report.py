@@ -17,6 +17,8 @@ from disendiff_lite.report.report import make_report
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import explaining
 
+pytestmark = pytest.mark.slow  # they start commands, kernels and environments of their own
+
 PARAMETERS = (
     'pair = "cat_dog"\nimage = ""\nclasses = ""\nmethod = "disendiff"\n'
     'steps = 0  # 0: preset\nrate = 0.5\nfast = False\nseed = 0\nrun_dir = ""'
