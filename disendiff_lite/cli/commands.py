@@ -133,7 +133,8 @@ def report(args: argparse.Namespace) -> int:
 
 def _report_all(args: argparse.Namespace) -> int:
     """Make the reports of all pairs; prints where their index lies. Returns 1 if one failed."""
-    from disendiff_lite.report.all_pairs import INDEX, default_jobs, make_reports, pair_names
+    from disendiff_lite.report.all_pairs import INDEX, default_jobs, make_reports
+    from disendiff_lite.runs.references import pair_names
 
     if args.classes is not None:
         raise UserError("--classes goes with a picture of your own (--image): the shipped pairs have theirs.")

@@ -12,11 +12,11 @@ from disendiff_lite.evaluate.sweep import (
     Cell,
     SweepSettings,
     default_jobs,
-    pair_names,
     plan,
     run_sweep,
 )
 from disendiff_lite.models import absolute_model
+from disendiff_lite.runs.references import pair_names
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.progress import open_progress
 

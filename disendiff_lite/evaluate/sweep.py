@@ -32,7 +32,7 @@ from disendiff_lite.evaluate.score import Score
 from disendiff_lite.models import load_pipeline, preset_for, weights_hash
 from disendiff_lite.runs.generate import generate
 from disendiff_lite.runs.prior import make_prior
-from disendiff_lite.runs.references import Reference, load_reference, reference_names
+from disendiff_lite.runs.references import Reference, load_reference
 from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError, check_name, first_line
 from disendiff_lite.support.files import read_json, write_text
@@ -98,12 +98,6 @@ def plan(pairs: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> 
         raise UserError("A sweep needs at least one pair, one method and one seed: name some.")
     order = itertools.product(dict.fromkeys(seeds), dict.fromkeys(pairs), dict.fromkeys(methods))
     return [Cell(pair, method, seed) for seed, pair, method in order]
-
-
-def pair_names() -> list[str]:
-    """The shipped reference pictures with two concepts of different classes."""
-    classes = {name: load_reference(name).classes for name in reference_names()}
-    return [name for name, both in classes.items() if len(both) == len(set(both)) == 2]
 
 
 def run_sweep(

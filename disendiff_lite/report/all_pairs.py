@@ -20,7 +20,7 @@ from pathlib import Path
 from disendiff_lite.report.index_page import read_row, write_index
 from disendiff_lite.report.metrics import read_metrics
 from disendiff_lite.report.report import Order, is_complete, report_differences
-from disendiff_lite.runs.references import load_reference, reference_names
+from disendiff_lite.runs.references import load_reference
 from disendiff_lite.support.files import explaining
 from disendiff_lite.support.paths import ROOT
 from disendiff_lite.support.progress import clock
@@ -41,11 +41,6 @@ class Outcome:
 
     state: str
     reason: str = ""
-
-
-def pair_names() -> list[str]:
-    """The shipped reference pictures with two concepts; the others are no pairs."""
-    return [name for name in reference_names() if len(load_reference(name).classes) == 2]
 
 
 def default_jobs(small_model: bool) -> int:

@@ -80,6 +80,12 @@ def reference_names() -> list[str]:
     return sorted(path.parent.name for path in REFERENCES.glob("*/reference.json"))
 
 
+def pair_names() -> list[str]:
+    """The shipped reference pictures with two concepts of different classes."""
+    classes = {name: load_reference(name).classes for name in reference_names()}
+    return [name for name, both in classes.items() if len(both) == len(set(both)) == 2]
+
+
 def load_reference(name: str) -> Reference:
     """A shipped reference picture by name. Raises UserError naming those there are."""
     check_shipped(REFERENCES)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from disendiff_lite.evaluate import sweep
-from disendiff_lite.evaluate.sweep import METHOD_CHANGES, Cell, SweepSettings, pair_names, plan, run_cell, run_sweep
+from disendiff_lite.evaluate.sweep import METHOD_CHANGES, Cell, SweepSettings, plan, run_cell, run_sweep
+from disendiff_lite.runs.references import pair_names
 from disendiff_lite.support.errors import UserError
 
 QUICK = {"steps": 1, "prior_images": 2, "prior_batch": 2, "inference_steps": 1, "batch_size": 1}

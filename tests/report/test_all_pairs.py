@@ -12,9 +12,10 @@ import pytest
 
 from disendiff_lite.cli.options import main
 from disendiff_lite.report import all_pairs
-from disendiff_lite.report.all_pairs import Outcome, default_jobs, make_reports, pair_names
+from disendiff_lite.report.all_pairs import Outcome, default_jobs, make_reports
 from disendiff_lite.report.page import is_finished
 from disendiff_lite.report.report import Order, make_report
+from disendiff_lite.runs.references import pair_names
 from tests.report.test_report import FIGURE, write_notebook
 
 pytestmark = pytest.mark.slow  # they start commands, kernels and environments of their own
@@ -60,7 +61,7 @@ def test_the_ten_pairs():
 
 
 def test_one_fails_and_what_is_finished_is_kept(stand_in, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(all_pairs, "pair_names", lambda: PAIRS)
+    monkeypatch.setattr("disendiff_lite.runs.references.pair_names", lambda: PAIRS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "all"
     command = [
@@ -179,7 +180,7 @@ def ended():
 
 def test_options_reach_each_pair(stand_in, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(all_pairs, "pair_names", lambda: PAIRS)
+    monkeypatch.setattr("disendiff_lite.runs.references.pair_names", lambda: PAIRS)
     commands = []
     monkeypatch.setattr(all_pairs, "_start", lambda command, run_dir, threads: commands.append(command) or ended())
     monkeypatch.setattr(all_pairs, "_outcome", lambda status, log: Outcome("failed", ""))
