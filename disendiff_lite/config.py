@@ -10,44 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from disendiff_lite.presets import CLASS_MAPS, EMOJI, METHODS, PER_METHOD, TRAINED
 from disendiff_lite.support.errors import UserError, check_name
 from disendiff_lite.support.files import read_json, write_text
 from disendiff_lite.support.typed import typed_settings
-
-METHODS = ("disendiff", "custom_diffusion", "dreambooth", "textual_inversion")
-
-# What each method changes, for each preset: a rate that suits keys and values alone would wreck a whole UNet.
-_PER_METHOD = {
-    "paper": {
-        "disendiff": {},
-        "custom_diffusion": {"calibration_weight": 0.0},
-        "dreambooth": {"calibration_weight": 0.0, "learning_rate": 5e-6},
-        "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0, "embedding_learning_rate": 5e-3},
-    },
-    "emoji": {
-        "disendiff": {},
-        "custom_diffusion": {"calibration_weight": 0.0},
-        "dreambooth": {"calibration_weight": 0.0, "prior_probability": 0.1, "flip_probability": 0.0},
-        "textual_inversion": {"calibration_weight": 0.0, "prior_probability": 0.0},
-    },
-}
-
-# The rates were found with emoji_world.check.tune, on pairs that are not among the ten; the model card has the table.
-_EMOJI = {
-    "resolution": 64,
-    "steps": 600,  # half as many of twice the batch cost the same and learn much less of an individual
-    "batch_size": 2,
-    "gradient_accumulation": 1,
-    "learning_rate": 3e-4,
-    "embedding_learning_rate": 3e-2,
-    "lr_scheduler": "cosine",  # at constant rates what is kept depends on the last few samples
-    "augment": False,  # at 64 px the random scales leave too little of a picture to learn from: the model card compares
-    "prior_probability": 0.25,  # so that of so few samples more show the concepts
-    "prior_images": 32,
-    "prior_batch": 16,
-    "inference_steps": 25,
-    "guidance_scale": 3.0,  # prompts are followed as well as with 4.5 or 6, and learned colours are not exaggerated
-}
 
 
 @dataclass(frozen=True)
@@ -59,12 +25,13 @@ class Config:
 
     preset: str = "paper"  # "paper" or "emoji": whose learning rates `for_method` takes
     method: str = "disendiff"  # one of METHODS
+    trained: str = "kv"  # one of TRAINED: keys and values, queries too, values alone, the whole UNet, none
 
     resolution: int = 512  # side of the square training and sampling pictures, pixels
     steps: int = 250  # optimiser steps
     batch_size: int = 2  # pictures in a micro-batch
     gradient_accumulation: int = 4  # micro-batches in an optimiser step
-    learning_rate: float = 8e-5  # of the keys and values, or of the whole UNet (dreambooth); final, not scaled again
+    learning_rate: float = 8e-5  # of what trains of the UNet; final, not scaled again
     embedding_learning_rate: float = 8e-5  # of the modifier tokens' embeddings
     lr_scheduler: str = "constant"  # or "cosine": both rates fall to nothing along half a cosine
     weight_decay: float = 1e-2  # AdamW's
@@ -75,8 +42,11 @@ class Config:
     bind_weight: float = 1.0  # of L_bind within the calibration; 0 switches it off
     separate_weight: float = 1.0  # of L_s&s within the calibration; 0 switches it off
     suppress: bool = True  # square the class tokens' maps
+    suppress_twice: bool = False  # square them twice, a^4
     smooth: bool = True  # blur the maps with the 3x3 Gaussian
     map_resolution: int = 16  # side of the calibrated maps, cells; Stable Diffusion at 512 px has 64, 32, 16, 8
+    all_scales: bool = False  # calibrate the mean of the maps of all grids, brought to map_resolution
+    class_maps: str = "attention"  # or "masks": an oracle, the true masks take the place of the class words' maps
 
     modifiers: tuple[str, ...] = ("<new1>", "<new2>", "<new3>")  # the new words, one a concept
     initial_tokens: tuple[str, ...] = ("ktn", "pll", "ucd")  # rare words whose embeddings the modifiers start from
@@ -107,9 +77,9 @@ class Config:
         return self.calibration_weight > 0 and (self.bind_weight > 0 or self.separate_weight > 0)
 
     def for_method(self, method: str) -> "Config":
-        """These settings with another method and with the preset's numbers for it, those that `_PER_METHOD` names."""
+        """These settings with another method and with the preset's numbers for it, those that `PER_METHOD` names."""
         fresh = PRESETS[self.preset](method=method)
-        names = {name for methods in _PER_METHOD.values() for changes in methods.values() for name in changes}
+        names = {name for methods in PER_METHOD.values() for changes in methods.values() for name in changes}
         return dataclasses.replace(self, method=method, **{name: getattr(fresh, name) for name in names})
 
     def to_dict(self) -> dict:
@@ -123,6 +93,9 @@ class Config:
         Raises UserError if there is no setting of a name (the nearest one is named), or a value is not right.
         """
         _check_names(settings)
+        if "trained" not in settings:  # runs of before it was a setting of its own
+            usual = PER_METHOD["paper"].get(settings.get("method"), {}).get("trained", cls.trained)
+            settings = {**settings, "trained": usual}
         return cls(**settings)
 
     def save(self, path) -> None:
@@ -147,7 +120,7 @@ def paper(**changes) -> Config:
 
 def emoji(**changes) -> Config:
     """The recipe for the embedded 64 px model, with `changes`; `method` brings its own learning rates."""
-    return _preset("emoji", _EMOJI, changes)
+    return _preset("emoji", EMOJI, changes)
 
 
 PRESETS = {"paper": paper, "emoji": emoji}
@@ -164,7 +137,7 @@ def config_changes(settings: Sequence[str]) -> dict:
 
 def _preset(name: str, base: dict, changes: dict) -> Config:
     _check_names(changes)
-    per_method = _PER_METHOD[name]
+    per_method = PER_METHOD[name]
     method = changes.get("method", "disendiff")
     if method not in per_method:
         raise UserError(f"There is no method {method!r}: use one of {', '.join(METHODS)}.")
@@ -196,6 +169,8 @@ def _check_ranges(config: Config) -> None:
         "method": METHODS,
         "precision": ("float32", "bfloat16"),
         "lr_scheduler": ("constant", "cosine"),
+        "trained": tuple(TRAINED),
+        "class_maps": CLASS_MAPS,
     }
     for name, choices in of.items():
         if getattr(config, name) not in choices:

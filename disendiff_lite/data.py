@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageOps
 
@@ -32,6 +33,7 @@ class Sample:
     mask: (1, h, w) in latent cells, 1 where the loss counts, else 0.
     caption: its prompt.
     is_concept: whether the caption holds the modifiers.
+    objects: (N, r, r) in [0, 1], the concepts' true masks in cells of the calibrated maps; None where not known.
     key: names a picture that comes again unchanged, so that its latents can be kept; None for one that does not.
     """
 
@@ -39,19 +41,19 @@ class Sample:
     mask: torch.Tensor
     caption: str
     is_concept: bool
+    objects: torch.Tensor | None = None
     key: tuple | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: latents (B, C, h, w), already scaled; mask (B, 1, h, w); B captions; B
-    times whether it is a concept.
-    """
+    """A micro-batch: latents (B, C, h, w), already scaled; mask (B, 1, h, w); the rest as of B Samples."""
 
     latents: torch.Tensor
     mask: torch.Tensor
     captions: list[str]
     is_concept: list[bool]
+    objects: list[torch.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def augment(
     config: Config,
     cell: int,
     generator: torch.Generator,
+    masks: Sequence[Image.Image] = (),
 ) -> Sample:
     """The concept picture at a random scale and place (method, "Training recipe as published").
 
@@ -77,26 +80,27 @@ def augment(
     Between: the picture as it is.
 
     image: RGB, any size. caption: of the picture; the first two cases put a prefix before it.
-    cell: side of a latent cell in pixels. generator: on the CPU.
+    cell: side of a latent cell in pixels. generator: on the CPU. masks: of the concepts, in grey and of the picture's
+    size; they go where the picture goes, into the sample's objects.
     """
     size = config.resolution
     flipped = _chance(config.flip_probability, generator)
-    image = ImageOps.mirror(image) if flipped else image
+    layers = [ImageOps.mirror(layer) if flipped else layer for layer in (image, *masks)]
     scale = _draw_scale(size, generator) if config.augment else size
     cells = size // cell
     if scale < PASTE_BELOW * size:
         top, left = (_integer(0, size - scale, generator) for _ in range(2))
-        pixels = torch.zeros(3, size, size)
-        pixels[:, top : top + scale, left : left + scale] = to_tensor(centre_square(image, scale))
+        pixels = torch.zeros(3 + len(masks), size, size)
+        pixels[:, top : top + scale, left : left + scale] = _stacked(layers, scale)
         mask = torch.zeros(1, cells, cells)
         mask[:, _inner_cells(top, scale, cell), _inner_cells(left, scale, cell)] = 1.0
-        return Sample(pixels, mask, _pick(FAR_PREFIXES, generator) + caption, is_concept=True)
+        return _sample(pixels, mask, _pick(FAR_PREFIXES, generator) + caption, config)
     whole = torch.ones(1, cells, cells)
     if scale > size:
         top, left = (_integer(0, scale - size, generator) for _ in range(2))
-        pixels = to_tensor(centre_square(image, scale))[:, top : top + size, left : left + size]  # (3, size, size)
-        return Sample(pixels, whole, _pick(NEAR_PREFIXES, generator) + caption, is_concept=True)
-    return Sample(to_tensor(centre_square(image, size)), whole, caption, is_concept=True, key=("concept", flipped))
+        pixels = _stacked(layers, scale)[:, top : top + size, left : left + size]  # (3 + N, size, size)
+        return _sample(pixels, whole, _pick(NEAR_PREFIXES, generator) + caption, config)
+    return _sample(_stacked(layers, size), whole, caption, config, key=("concept", flipped))
 
 
 def possible_captions(caption: str, config: Config) -> list[str]:
@@ -109,7 +113,7 @@ def possible_captions(caption: str, config: Config) -> list[str]:
 class TrainingData:
     """Draws samples: with `config.prior_probability` one of the prior pictures, else the augmented concept picture.
 
-    cell: side of a latent cell in pixels. prior may be None if its probability is 0.
+    cell: side of a latent cell in pixels. prior may be None if its probability is 0. masks: as for `augment`.
     """
 
     image: Image.Image
@@ -117,11 +121,12 @@ class TrainingData:
     prior: PriorImages | None
     config: Config
     cell: int
+    masks: Sequence[Image.Image] = ()
 
     def draw(self, generator: torch.Generator) -> Sample:
         """One random sample; all its randomness comes from `generator`, on the CPU."""
         if not _chance(self.config.prior_probability, generator):
-            return augment(self.image, self.caption, self.config, self.cell, generator)
+            return augment(self.image, self.caption, self.config, self.cell, generator, self.masks)
         index = _integer(0, len(self.prior.pictures) - 1, generator)
         flipped = _chance(self.config.flip_probability, generator)
         picture = self.prior.pictures[index]
@@ -149,6 +154,7 @@ class LatentEncoder:
             torch.stack([sample.mask for sample in samples]).to(device),
             [sample.caption for sample in samples],
             [sample.is_concept for sample in samples],
+            [sample.objects for sample in samples],
         )
 
     def _draw(self, sample: Sample, generator: torch.Generator) -> torch.Tensor:
@@ -165,6 +171,20 @@ class LatentEncoder:
         if hasattr(encoded, "latent_dist"):
             return encoded.latent_dist.mean, encoded.latent_dist.std
         return encoded.latents, torch.zeros_like(encoded.latents)  # AutoencoderTiny has no Gaussian
+
+
+def _stacked(layers: Sequence[Image.Image], size: int) -> torch.Tensor:
+    """The picture in [-1, 1] and under it the masks in [0, 1], each as its centre square: (3 + N, size, size)."""
+    picture, *masks = [to_tensor(centre_square(layer.convert("RGB"), size)) for layer in layers]
+    return torch.cat([picture, *(mask[:1] / 2 + 0.5 for mask in masks)])
+
+
+def _sample(
+    stacked: torch.Tensor, mask: torch.Tensor, caption: str, config: Config, key: tuple | None = None
+) -> Sample:
+    pixels, masks = stacked[:3], stacked[3:]
+    objects = F.adaptive_avg_pool2d(masks, config.map_resolution) if len(masks) else None  # (N, r, r)
+    return Sample(pixels, mask, caption, is_concept=True, objects=objects, key=key)
 
 
 def _draw_scale(size: int, generator: torch.Generator) -> int:

@@ -86,15 +86,15 @@ def separate_loss(class_maps: torch.Tensor) -> torch.Tensor:
 
 
 def calibration_loss(
-    modifier_maps: torch.Tensor, class_maps: torch.Tensor, *, smooth: bool = True, suppress: bool = True
+    modifier_maps: torch.Tensor, class_maps: torch.Tensor, *, smooth: bool = True, suppress: int = True
 ) -> dict[str, torch.Tensor]:
     """Both terms of the calibration, before their weight lambda, from raw maps.
 
     modifier_maps, class_maps: (N, h, w), N >= 2, averaged over layers and heads and not yet normalised.
     smooth: blur the maps after normalising them.
-    suppress: square the class maps after blurring. As in the published code the square is part of the smoothing, so
-        with smooth=False there is none, whatever suppress says: the paper's ablation "without Gaussian" is without
-        both. To square without a blur, compose normalise, suppress, bind_loss and separate_loss.
+    suppress: how often to square the class maps after blurring; True is once. As in the published code the square is
+        part of the smoothing, so with smooth=False there is none, whatever suppress says: the paper's ablation "without
+        Gaussian" is without both. To square without a blur, compose normalise, suppress, bind_loss and separate_loss.
 
     Returns {"bind": L_bind, "separate": L_s&s}, scalars with gradient. Raises UserError if the shapes differ or N < 2.
     """
@@ -103,16 +103,16 @@ def calibration_loss(
             f"Modifier maps {tuple(modifier_maps.shape)} and class maps {tuple(class_maps.shape)} must both be"
             " (N, h, w): pass one map for each concept."
         )
-    modifier_maps = _prepare(modifier_maps, blur=smooth, square=False)
-    class_maps = _prepare(class_maps, blur=smooth, square=smooth and suppress)
+    modifier_maps = _prepare(modifier_maps, blur=smooth, squares=0)
+    class_maps = _prepare(class_maps, blur=smooth, squares=suppress if smooth else 0)
     return {"bind": bind_loss(modifier_maps, class_maps), "separate": separate_loss(class_maps)}
 
 
-def _prepare(maps: torch.Tensor, blur: bool, square: bool) -> torch.Tensor:
+def _prepare(maps: torch.Tensor, blur: bool, squares: int) -> torch.Tensor:
     # Out of calibration_loss because its switches carry the names of the functions that they switch.
     maps = normalise(maps)
     if blur:
         maps = smooth(maps)
-    if square:
+    for _ in range(squares):
         maps = suppress(maps)
     return maps

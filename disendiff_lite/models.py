@@ -14,6 +14,7 @@ from huggingface_hub import hf_hub_download, model_info
 from torch import nn
 
 from disendiff_lite.config import Config, emoji, paper
+from disendiff_lite.presets import TRAINED
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_json
 from disendiff_lite.support.modules import plain_names
@@ -33,7 +34,6 @@ NOT_LOADED = {  # the safety checker and what goes with it, and what only prompt
 }
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SMALL = 16  # latents of the embedded model are 16x16; Stable Diffusion's are 64x64 and larger
-KEYS_AND_VALUES = re.compile(r"\.attn2\.to_[kv]\.weight$")
 
 
 def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipeline:
@@ -103,16 +103,20 @@ def pick_device(device=None) -> torch.device:
     raise UserError(f"There is no device {str(device)!r} on this machine: use one of {', '.join(available)}.")
 
 
-def keys_and_values(unet) -> dict[str, nn.Parameter]:
-    """The weights of `attn2.to_k` and `attn2.to_v` of every cross-attention layer, by their names in the plain UNet.
+def cross_attention_weights(unet, trained: str = "kv") -> dict[str, nn.Parameter]:
+    """The weights of some projections of every cross-attention layer (`attn2`), by their names in the plain UNet.
+
+    trained: which, a key of config.TRAINED that names projections; "kv" is keys and values.
 
     Raises UserError if there are none, or LoRA adapters wrap some.
     """
+    ends = tuple(f".attn2.{projection}.weight" for projection in TRAINED[trained])
     weights = plain_names(unet.named_parameters())
-    found = {name: weight for name, weight in weights.items() if KEYS_AND_VALUES.search(name)}
+    found = {name: weight for name, weight in weights.items() if name.endswith(ends)}
     layers = [name for name in plain_names(unet.named_modules()) if name.endswith(".attn2")]
-    if not layers or len(found) < 2 * len(layers):
-        raise UserError("This UNet has no plain attn2.to_k and attn2.to_v: fuse or unload its LoRA adapters first.")
+    if not layers or len(found) < len(ends) * len(layers):
+        wanted = " and ".join(f"attn2.{projection}" for projection in TRAINED[trained])
+        raise UserError(f"This UNet has no plain {wanted}: fuse or unload its LoRA adapters first.")
     return found
 
 
@@ -166,9 +170,10 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
 
     Returns {"float16": 16 hex digits, "bfloat16": 16 hex digits}.
     """
-    weights = {**keys_and_values(unet), **(base or {})}
+    names = sorted(keys_and_values := cross_attention_weights(unet))
+    weights = {**keys_and_values, **(base or {})}
     hashes = {"float16": hashlib.sha256(), "bfloat16": hashlib.sha256()}
-    for name in sorted(name for name in weights if KEYS_AND_VALUES.search(name)):
+    for name in names:
         for kind, digest in hashes.items():
             rounded = weights[name].detach().to("cpu", getattr(torch, kind)).contiguous()
             digest.update(f"{name} {tuple(rounded.shape)}".encode())

@@ -17,7 +17,7 @@ from torch import nn
 
 from disendiff_lite.attention import check_processors
 from disendiff_lite.config import Config
-from disendiff_lite.models import keys_and_values
+from disendiff_lite.models import cross_attention_weights
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.modules import plain_names, uncompiled
 
@@ -76,7 +76,7 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
     What torch.compile compiled runs uncompiled meanwhile. Raises UserError as choose_trainable does, before anything
     changes.
     """
-    weights = choose_trainable(pipe, config.method)
+    weights = choose_trainable(pipe, config.trained)
     base = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
     table = pipe.text_encoder.get_input_embeddings()
     rows = None if config.method == "dreambooth" else nn.Parameter(table.weight[token_ids].detach().clone())
@@ -97,23 +97,20 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
         yield trainable
 
 
-def choose_trainable(pipe, method: str) -> dict[str, nn.Parameter]:
-    """The UNet parameters that a method trains, by name; the new tokens' embeddings come on top of them.
+def choose_trainable(pipe, trained: str) -> dict[str, nn.Parameter]:
+    """The UNet parameters that a run trains, by name; the new tokens' embeddings come on top of them.
 
-    disendiff and custom_diffusion train the key and value projections of every cross-attention layer, dreambooth the
-    whole UNet, textual_inversion none.
-
-    method: one of config.METHODS.
+    trained: a key of config.TRAINED: some projections of every cross-attention layer, the whole UNet, or none.
 
     Returns parameters by their name in the plain UNet, in its order. Raises UserError if they are not what the pictures
     are made of: if LoRA adapters wrap them or attention processors have weights of their own in their place.
     """
-    if method == "textual_inversion":
+    if trained == "none":
         return {}
-    if method == "dreambooth":
+    if trained == "unet":
         return _whole(pipe.unet)
     check_processors(pipe.unet)
-    return keys_and_values(pipe.unet)
+    return cross_attention_weights(pipe.unet, trained)
 
 
 def pack_state(

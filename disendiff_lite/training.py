@@ -9,7 +9,7 @@ The methods and ablations are settings (`Config`): disendiff is custom_diffusion
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from disendiff_lite.config import Config
 from disendiff_lite.data import Batch, LatentEncoder, TrainingData
 from disendiff_lite.losses import calibration_loss
 from disendiff_lite.sampling import make_noiser
+from disendiff_lite.scales import average_scales, feature_grids
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import ConceptPositions
 from disendiff_lite.trainable import Trainable, set_learning_rates
@@ -97,8 +98,11 @@ def training_losses(
     times = torch.randint(0, noiser.config.num_train_timesteps, (len(noise),), generator=generator).to(noise.device)
     noisy = noiser.add_noise(batch.latents, noise, times)
     calibrated = config.calibrates and any(batch.is_concept)
-    capture = capture_attention(pipe.unet, config.map_resolution) if calibrated else nullcontext()
-    with torch.autocast(noise.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"), capture as store:
+    scales = feature_grids(pipe.unet, noisy.shape[-1]) if config.all_scales else [config.map_resolution]
+    with ExitStack() as stack:
+        captures = [capture_attention(pipe.unet, scale) for scale in scales] if calibrated else []
+        stores = [stack.enter_context(capture) for capture in captures]
+        stack.enter_context(torch.autocast(noise.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"))
         text, _ = pipe.encode_prompt(batch.captions, noise.device, 1, False)  # (B, T, dim)
         predicted = pipe.unet(noisy, times, text).sample
     target = noise
@@ -107,7 +111,8 @@ def training_losses(
     reconstruction = reconstruction_loss(predicted.float(), target, batch.mask)
     if not calibrated:
         return {"reconstruction": reconstruction, "total": reconstruction}
-    terms = _calibration(average_maps(store), batch, positions, config)
+    maps = average_scales(stores, config.map_resolution) if config.all_scales else average_maps(stores[0])
+    terms = _calibration(maps, batch, positions, config)
     weighted = config.bind_weight * terms["bind"] + config.separate_weight * terms["separate"]
     return {"reconstruction": reconstruction, **terms, "total": reconstruction + config.calibration_weight * weighted}
 
@@ -129,11 +134,14 @@ def _calibration(
     maps: torch.Tensor, batch: Batch, positions: Mapping[str, Sequence[ConceptPositions]], config: Config
 ) -> dict[str, torch.Tensor]:
     """The calibration's terms, the mean over the entries whose caption holds the modifiers. maps: (B, T, h, w)."""
-    terms = [
-        calibration_loss(*concept_maps(maps[entry], positions[caption]), smooth=config.smooth, suppress=config.suppress)
-        for entry, caption in enumerate(batch.captions)
-        if batch.is_concept[entry]
-    ]
+    squares = 2 if config.suppress_twice else int(config.suppress)
+    terms = []
+    for entry, caption in enumerate(batch.captions):
+        if batch.is_concept[entry]:
+            modifier_maps, class_maps = concept_maps(maps[entry], positions[caption])  # (N, h, w) each
+            if config.class_maps == "masks":
+                class_maps = batch.objects[entry].to(class_maps)
+            terms.append(calibration_loss(modifier_maps, class_maps, smooth=config.smooth, suppress=squares))
     return {name: torch.stack([term[name] for term in terms]).mean() for name in ("bind", "separate")}
 
 

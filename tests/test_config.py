@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import disendiff_lite
-from disendiff_lite.config import METHODS, PRESETS, Config, emoji, paper
+from disendiff_lite.config import PRESETS, Config, emoji, paper
+from disendiff_lite.presets import METHODS
 from disendiff_lite.support.errors import UserError
 
 

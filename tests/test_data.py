@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from PIL import Image
 
@@ -221,3 +222,18 @@ def test_folders_that_will_not_do(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(UserError, match="as a picture"):
         load_prior(tmp_path, ["cat"], CONFIG)
+
+
+def test_masks_go_where_the_picture_goes(image):
+    left = Image.new("L", image.size)
+    left.paste(255, (0, 0, image.width // 2, image.height))
+    marked = Image.composite(Image.new("RGB", image.size, "white"), Image.new("RGB", image.size), left)
+    generator = seeded()
+    kinds = set()
+    for _ in range(60):
+        sample = augment(marked, CAPTION, CONFIG, 8, generator, [left])
+        white = F.adaptive_avg_pool2d((sample.pixels.mean(dim=0, keepdim=True) > 0.5).float(), CONFIG.map_resolution)
+        assert (sample.objects - white).abs().mean() < 0.05
+        kinds.add(sample.caption)
+    assert len(kinds) == 5  # all the ways to place it
+    assert augment(marked, CAPTION, CONFIG, 8, generator).objects is None

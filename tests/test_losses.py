@@ -133,3 +133,10 @@ def test_without_smoothing_there_is_no_suppression_as_published():
 def test_maps_that_do_not_fit_are_refused(modifiers, classes):
     with pytest.raises(UserError, match="pass maps of two or more classes|pass one map for each concept"):
         calibration_loss(torch.rand(modifiers), torch.rand(classes))
+
+
+def test_suppression_can_be_applied_twice():
+    maps = random_maps(2)
+    blurred = smooth(normalise(maps))
+    expected = separate_loss(blurred**4)
+    assert calibration_loss(maps, maps, suppress=2)["separate"].item() == pytest.approx(expected.item(), rel=1e-6)

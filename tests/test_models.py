@@ -45,7 +45,7 @@ def test_half_precision_is_the_same_model(folder, tiny_pipe, dtype):
 def test_a_changed_model_is_another(tiny_pipe):
     before = model_fingerprint(tiny_pipe.unet)
     with torch.no_grad():
-        choose_trainable(tiny_pipe, "disendiff").popitem()[1][0, 0] += 0.01
+        choose_trainable(tiny_pipe, "kv").popitem()[1][0, 0] += 0.01
     assert not same_model(tiny_pipe.unet, before)
 
 
@@ -176,13 +176,15 @@ def test_what_each_method_trains(tiny_pipe):
         for part in ("to_k", "to_v")
     }
     assert len(expected) == 14  # two in each of seven layers
-    assert set(choose_trainable(tiny_pipe, "disendiff")) == expected
-    assert set(choose_trainable(tiny_pipe, "custom_diffusion")) == expected
-    assert set(choose_trainable(tiny_pipe, "dreambooth")) == everything
-    assert choose_trainable(tiny_pipe, "textual_inversion") == {}
+    assert set(choose_trainable(tiny_pipe, "kv")) == expected
+    assert set(choose_trainable(tiny_pipe, "v")) == {name for name in expected if ".to_v." in name}
+    queries = {name.replace(".to_v.", ".to_q.") for name in expected if ".to_v." in name}
+    assert set(choose_trainable(tiny_pipe, "qkv")) == expected | queries
+    assert set(choose_trainable(tiny_pipe, "unet")) == everything
+    assert choose_trainable(tiny_pipe, "none") == {}
 
 
 def test_wrapped_layers_are_refused(tiny_pipe):
     tiny_pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=r".*attn2\.(to_k|to_v)$"))
     with pytest.raises(UserError, match="fuse or unload its LoRA adapters first"):
-        choose_trainable(tiny_pipe, "disendiff")
+        choose_trainable(tiny_pipe, "kv")

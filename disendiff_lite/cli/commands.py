@@ -41,9 +41,9 @@ def train(args: argparse.Namespace) -> None:
     finished = holds_run(run_dir) and read_run(run_dir).finished
     pipe = load_pipeline(args.model, args.device)
     drawing = progress_callback(f'drawing pictures of "{class_caption(classes)}"')
-    records = train_run(
-        pipe, picture, classes, config, prompt=args.prompt, run_dir=run_dir, prior=args.prior, prior_progress=drawing
-    )
+    own = {"prompt": args.prompt, "run_dir": run_dir, "prior": args.prior, "prior_progress": drawing}
+    masks = load_reference(args.pair).masks if args.pair else None
+    records = train_run(pipe, picture, classes, config, masks=masks, **own)
     steps = sum(1 for _ in progress(records, config.steps))
     if steps == 0:
         _say(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import joblib
 
-from disendiff_lite.config import METHODS, Config
+from disendiff_lite.config import Config
 from disendiff_lite.evaluate.ablation import VARIANTS, variant_folder
 from disendiff_lite.evaluate.clip import SCORERS, Scorer, embed_pictures, load_scorer
 from disendiff_lite.evaluate.compare import measure_run
@@ -30,6 +30,7 @@ from disendiff_lite.evaluate.contents import measure_contents
 from disendiff_lite.evaluate.judge import load_judge
 from disendiff_lite.evaluate.score import Score
 from disendiff_lite.models import load_pipeline, preset_for, weights_hash
+from disendiff_lite.presets import METHODS
 from disendiff_lite.runs.generate import generate
 from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.references import Reference, load_reference
@@ -85,6 +86,11 @@ METHOD_CHANGES: dict[str, dict] = {
         if name not in ("full", "Custom Diffusion")
     },
     "without_gaussian": {"smooth": False},  # and so without suppression, as in the published code
+    "suppressed_twice": {"suppress_twice": True},
+    "all_scales": {"all_scales": True},
+    "queries_too": {"trained": "qkv"},
+    "values_only": {"trained": "v"},
+    "oracle": {"class_maps": "masks"},
 }
 
 
@@ -158,7 +164,7 @@ def run_cell(cell: Cell, settings: SweepSettings, prior: Path) -> dict[str, dict
     if config.prior_probability > 0:
         with _alone_in(prior / f"{cell.pair}-{cell.seed}") as folder:
             pictures = make_prior(pipe, reference.classes, config, folder)
-    for _ in train(pipe, reference.picture, reference.classes, config, prior=pictures):
+    for _ in train(pipe, reference.picture, reference.classes, config, prior=pictures, masks=reference.masks):
         pass
     run = measure_run(pipe, scorer, reference, config, count=settings.count, noises=settings.noises)
     scores = run.map_scores | run.paper_scores | run.picture_scores

@@ -1,8 +1,8 @@
 """What was learned, as safetensors that stock diffusers loads: an embedding a token, and the changes of the UNet.
 
     new1.safetensors, ...                  {"<new1>": [dim]}, for pipe.load_textual_inversion
-    pytorch_lora_weights.safetensors       the changes of the keys and values as a LoRA, for pipe.load_lora_weights
-    unet_weights.safetensors               dreambooth: every UNet tensor that changed, as it is now
+    pytorch_lora_weights.safetensors       the changes of the projections as a LoRA, for pipe.load_lora_weights
+    unet_weights.safetensors               if the whole UNet trained: every tensor that changed, as it is now
 
 A change D = trained - base of a projection (out, in) becomes two factors by its singular value decomposition D = U S
 V': lora_B = U sqrt(S) (out, rank) and lora_A = sqrt(S) V' (rank, in). At full rank nothing is lost; below, the smallest
@@ -19,7 +19,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from disendiff_lite.config import Config
-from disendiff_lite.models import keys_and_values, model_fingerprint, same_model
+from disendiff_lite.models import cross_attention_weights, model_fingerprint, same_model
 from disendiff_lite.runs.folder import CHECKPOINT, RunRecord, read_run
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import file_key, read_tensors, write_tensors
@@ -37,8 +37,8 @@ def save_learned(
 ) -> list[Path]:
     """Write what a pipeline learned.
 
-    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU: keys
-        and values alone, the whole UNet, or none. modifiers: the new words. config: gives `method` and `saved_rank`.
+    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU.
+    modifiers: the new words. config: gives `trained` and `saved_rank`.
 
     Returns the files written. If the rank is not full, prints how much of the changes it loses. Raises UserError as
     embedding_files does.
@@ -53,7 +53,7 @@ def save_learned(
         write_tensors(files[-1], {modifier: row.float().clone()}, header)
     weights = plain_names(pipe.unet.named_parameters())
     trained = {name: weight.detach().cpu() for name, weight in weights.items() if name in base}
-    if config.method == "dreambooth":
+    if config.trained == "unet":
         changed = {name: weight for name, weight in trained.items() if not torch.equal(weight, base[name])}
         files.append(folder / UNET_FILE)
         write_tensors(files[-1], changed, header)
@@ -63,10 +63,7 @@ def save_learned(
         files.append(folder / LORA_FILE)
         write_tensors(files[-1], factors, {**header, "lost": lost})
         if config.saved_rank and lost > 1e-5:
-            print(
-                f"Saved at rank {config.saved_rank}: {lost:.2%} of the key and value changes is lost (saved_rank 0"
-                " keeps all)."
-            )
+            print(f"Saved at rank {config.saved_rank}: {lost:.2%} of the changes is lost (saved_rank 0 keeps all).")
     return files
 
 
@@ -89,7 +86,7 @@ def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = Fal
         raise UserError(f"The run in {folder} is not finished: start it again, it goes on from its last checkpoint.")
     config = Config.load(folder / "config.json")
     rows = [_read_embedding(pipe, folder, modifier) for modifier in record.modifiers]
-    weights = _read_unet_weights(pipe, folder, config.method)
+    weights = _read_unet_weights(pipe, folder, config.trained)
     if not any_model and not same_model(pipe.unet, record.model):
         raise UserError(
             f"What {folder} holds was learned on another model than the one loaded: load that one afresh, or allow"
@@ -180,9 +177,9 @@ def _read_embedding(pipe, folder: Path, modifier: str) -> torch.Tensor:
     return tensors[modifier]
 
 
-def _read_unet_weights(pipe, folder: Path, method: str) -> dict[str, torch.Tensor]:
+def _read_unet_weights(pipe, folder: Path, trained: str) -> dict[str, torch.Tensor]:
     """The UNet's weights after the change, by name, float32."""
-    if method == "textual_inversion":
+    if trained == "none":
         return {}
     for name, processor in pipe.unet.attn_processors.items():
         if "Fused" in type(processor).__name__ or hasattr(processor, "to_k_custom_diffusion"):
@@ -192,7 +189,7 @@ def _read_unet_weights(pipe, folder: Path, method: str) -> dict[str, torch.Tenso
                 " diffusers.models.attention_processor, first."
             )
     parameters = plain_names(pipe.unet.named_parameters())
-    if method == "dreambooth":
+    if trained == "unet":
         if any(".base_layer." in name for name in parameters):
             raise UserError("LoRA adapters wrap weights of this UNet: fuse or unload them first.")
         tensors, _ = read_tensors(folder / UNET_FILE)
@@ -200,7 +197,7 @@ def _read_unet_weights(pipe, folder: Path, method: str) -> dict[str, torch.Tenso
             _check_fits(folder / UNET_FILE, name, tuple(tensor.shape), parameters)
         return tensors
     factors, _ = read_tensors(folder / LORA_FILE)
-    parameters, weights = keys_and_values(pipe.unet), {}
+    parameters, weights = cross_attention_weights(pipe.unet, trained), {}
     for key in (key for key in factors if key.endswith(".lora_A.weight")):
         name = key.removeprefix("unet.").replace(".lora_A.weight", ".weight")
         down, up = factors[key], factors.get(key.replace("lora_A", "lora_B"))

@@ -1,11 +1,11 @@
 """Personalisation on the disk: check what is asked for, train in a run folder, and go on where a killed run stopped."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
@@ -17,6 +17,7 @@ from disendiff_lite.runs.folder import RunFolder, RunRecord, open_run, picture_h
 from disendiff_lite.runs.learned import embedding_files, load_learned, save_learned
 from disendiff_lite.runs.prior import load_prior, make_prior
 from disendiff_lite.sampling import check_sampling
+from disendiff_lite.scales import feature_grids
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.images import load_image, to_rgb
 from disendiff_lite.tokens import (
@@ -42,6 +43,7 @@ def train(
     resume: bool = True,
     prior: PriorImages | str | Path | None = None,
     prior_progress: Callable[[int, int], None] | None = None,
+    masks: np.ndarray | None = None,
 ) -> Iterator[StepRecord]:
     """Teach the pipeline the concepts of one picture; nothing happens until the records are asked for.
 
@@ -55,6 +57,7 @@ def train(
         one.
     prior: pictures of the plain classes, or a folder of them; None lets the model make them, kept in run_dir/prior,
         which comes before the first step and calls `prior_progress` with how many there are and how many there will be.
+    masks: bool (N, height, width), the concepts' places in the picture, for the oracle, `class_maps="masks"`, alone.
 
     Yields one StepRecord a step, the last one when the results are on the disk. On a CPU the records (but for the
     seconds) and the results are the same for the same seed, whether the run was killed and taken up again or not.
@@ -67,6 +70,7 @@ def train(
     prior = load_prior(prior, classes, config) if isinstance(prior, (str, Path)) else prior
     prompt = compose_prompt(classes, config.modifiers, config.template) if prompt is None else prompt
     _check_request(pipe, classes, prior, config)
+    _check_masks(masks, image, classes, config)
     if run_dir is not None:
         embedding_files(modifiers)  # refuses words that cannot be kept
     positions = _caption_positions(pipe, prompt, modifiers, classes, config)
@@ -77,7 +81,8 @@ def train(
         token_ids = add_modifiers(pipe, modifiers, config.initial_tokens)
         if prior is None and config.prior_probability > 0:
             prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
-        data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor)
+        known = [] if masks is None or config.class_maps != "masks" else map(Image.fromarray, np.asarray(masks))
+        data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor, tuple(known))
         with training(pipe, config, token_ids) as trainable:
             yield from _steps(run, pipe, data, positions, trainable, config)
 
@@ -131,11 +136,21 @@ def _check_request(
         )
     check_sampling(pipe, config)
     side = config.resolution // pipe.vae_scale_factor
-    grids = [math.ceil(side / 2**level) for level in range(len(pipe.unet.config.block_out_channels))]
+    grids = feature_grids(pipe.unet, side)
     if config.calibrates and config.map_resolution not in grids:
         raise UserError(
             f"At {config.resolution} px this UNet has no grid of map_resolution {config.map_resolution}:"
             f" choose one of {', '.join(map(str, grids))}."
+        )
+
+
+def _check_masks(masks: np.ndarray | None, image: Image.Image, classes: Sequence[str], config: Config) -> None:
+    if config.class_maps != "masks" or not config.calibrates:
+        return
+    wanted = (len(classes), image.height, image.width)
+    if masks is None or np.shape(masks) != wanted:
+        raise UserError(
+            f"With class_maps 'masks' the training needs masks of the shape {wanted}: give them, or set 'attention'."
         )
 
 
@@ -165,7 +180,7 @@ def _opened_run(run_dir, pipe, image, classes, prompt, prior, config: Config, re
         model=model_fingerprint(pipe.unet),
         base=model_name(pipe),
     )
-    trained = sum(weight.nbytes for weight in choose_trainable(pipe, config.method).values())
+    trained = sum(weight.nbytes for weight in choose_trainable(pipe, config.trained).values())
     # Weights with two moments make a checkpoint, written beside the last one, and the results are as large as two
     # copies.
     return open_run(run_dir, config, record, image, resume=resume, size=8 * trained)

@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from disendiff_lite.config import METHODS, emoji
-from disendiff_lite.models import keys_and_values
+from disendiff_lite.config import emoji
+from disendiff_lite.models import cross_attention_weights
+from disendiff_lite.presets import METHODS
 from disendiff_lite.runs.learned import LORA_FILE, UNET_FILE, embedding_file, load_learned, lora_factors, save_learned
 from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.train import train
@@ -23,19 +24,20 @@ from disendiff_lite.support.files import read_tensors, write_tensors
 
 CLASSES = ["cat", "dog"]
 PROMPT = "a <new1> cat and a <new2> dog on the beach"
+RUNS = {method: {"method": method} for method in METHODS} | {"queries": {"trained": "qkv"}, "values": {"trained": "v"}}
 QUICK = dict(steps=3, batch_size=2, prior_images=2, inference_steps=1, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
 def trained(new_tiny_pipe, tmp_path_factory):
-    """For each method: its run's folder, and what the pipeline that trained gives."""
+    """For each of RUNS its folder, and what the pipeline that trained gives."""
     image = Image.effect_noise((64, 64), 60).convert("RGB")
     prior = make_prior(new_tiny_pipe(), CLASSES, emoji(**QUICK))
     results = {}
-    for method in METHODS:
-        folder, pipe = tmp_path_factory.mktemp("runs") / method, new_tiny_pipe()
-        list(train(pipe, image, CLASSES, emoji(method=method, **QUICK), run_dir=folder, prior=prior))
-        results[method] = folder, outputs(pipe)
+    for name, changes in RUNS.items():
+        folder, pipe = tmp_path_factory.mktemp("runs") / name, new_tiny_pipe()
+        list(train(pipe, image, CLASSES, emoji(**changes, **QUICK), run_dir=folder, prior=prior))
+        results[name] = folder, outputs(pipe)
     return results
 
 
@@ -58,13 +60,13 @@ def apart(first, second):
     return (first - second).abs().max().item()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUNS)
 def test_stock_diffusers_loads_it(method, trained, new_tiny_pipe):
     folder, expected = trained[method]
     pipe = new_tiny_pipe()
     for name in ("new1.safetensors", "new2.safetensors"):
         pipe.load_textual_inversion(folder, weight_name=name)
-    if method in ("disendiff", "custom_diffusion"):
+    if method not in ("dreambooth", "textual_inversion"):
         assert apart(outputs(pipe), expected) > 1e-3  # the embeddings alone are not enough
         pipe.load_lora_weights(folder)
     if method == "dreambooth":
@@ -72,7 +74,7 @@ def test_stock_diffusers_loads_it(method, trained, new_tiny_pipe):
     assert apart(outputs(pipe), expected) < 2e-6 * max(1, expected.abs().max().item())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUNS)
 def test_load_learned_gives_it_back(method, trained, new_tiny_pipe):
     folder, expected = trained[method]
     pipe = new_tiny_pipe()
@@ -166,7 +168,7 @@ def test_factors_of_a_lower_rank_lose_the_smallest_values():
 def test_a_lower_rank_says_what_it_loses(trained, new_tiny_pipe, tmp_path, capsys):
     folder, expected = trained["disendiff"]
     pipe = new_tiny_pipe()
-    base = {name: weight.detach().clone() for name, weight in keys_and_values(pipe.unet).items()}
+    base = {name: weight.detach().clone() for name, weight in cross_attention_weights(pipe.unet).items()}
     load_learned(pipe, folder)
     save_learned(tmp_path, pipe, base, ["<new1>", "<new2>"], dataclasses.replace(emoji(), saved_rank=4))
     assert "Saved at rank 4: " in capsys.readouterr().out

@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 from disendiff_lite import training as training_module
-from disendiff_lite.config import METHODS, emoji
+from disendiff_lite.config import emoji
 from disendiff_lite.data import Batch
+from disendiff_lite.losses import smooth, suppress
+from disendiff_lite.presets import METHODS
 from disendiff_lite.runs import folder as runs
 from disendiff_lite.runs import train as train_module
 from disendiff_lite.runs.folder import read_losses, read_run
@@ -72,7 +74,11 @@ def concept_batch(pipe, flags):
     generator = torch.Generator().manual_seed(3)
     latents = torch.randn(len(flags), 4, 16, 16, generator=generator)
     return Batch(
-        latents, torch.ones(len(flags), 1, 16, 16), [PROMPT if flag else "a cat and a dog" for flag in flags], flags
+        latents,
+        torch.ones(len(flags), 1, 16, 16),
+        [PROMPT if flag else "a cat and a dog" for flag in flags],
+        flags,
+        [None] * len(flags),
     )
 
 
@@ -192,6 +198,30 @@ def test_ablations_are_settings(tiny_pipe):
     without_suppression = losses_on(tiny_pipe, batch, quick(suppress=False))
     assert without_suppression["bind"] != full["bind"]
     assert without_suppression["reconstruction"] == full["reconstruction"]
+    twice, all_scales = losses_on(tiny_pipe, batch, quick(suppress_twice=True)), quick(all_scales=True)
+    assert twice["separate"] < full["separate"]  # a^4 < a^2: smaller maps overlap less
+    assert losses_on(tiny_pipe, batch, all_scales)["bind"] != full["bind"]
+
+
+def test_an_oracle_binds_to_the_true_masks(tiny_pipe):
+    add_modifiers(tiny_pipe, ["<new1>", "<new2>"], ["ktn", "pll"])
+    masks = torch.zeros(2, 16, 16)
+    masks[0, :, :5], masks[1, :, 9:] = 1.0, 1.0
+    batch = dataclasses.replace(concept_batch(tiny_pipe, [True]), objects=[masks])
+    losses = losses_on(tiny_pipe, batch, quick(class_maps="masks"))
+    expected = 1 / (suppress(smooth(masks)).sum() + 1)  # IoU of masks that touch nowhere
+    assert losses["separate"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert not losses["separate"].requires_grad and losses["bind"].requires_grad
+
+
+def test_an_oracle_needs_masks(tiny_pipe, image, prior):
+    masks = np.zeros((2, image.height, image.width), dtype=bool)
+    masks[0, :, :20], masks[1, :, 40:] = True, True
+    for wrong in (None, masks[:1], masks[:, :10]):
+        with pytest.raises(UserError, match="needs masks of the shape"):
+            list(train(tiny_pipe, image, CLASSES, quick(class_maps="masks"), prior=prior, masks=wrong))
+    records = list(train(tiny_pipe, image, CLASSES, quick(class_maps="masks", steps=2), prior=prior, masks=masks))
+    assert math.isfinite(records[-1].total)
 
 
 @pytest.mark.parametrize("change", [{"method": "custom_diffusion"}, {"bind_weight": 0.0, "separate_weight": 0.0}])

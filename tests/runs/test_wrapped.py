@@ -10,8 +10,9 @@ from diffusers.models import attention_processor as stock
 from peft import LoraConfig
 from PIL import Image
 
-from disendiff_lite.config import METHODS, emoji
-from disendiff_lite.models import keys_and_values, model_fingerprint, same_model
+from disendiff_lite.config import emoji
+from disendiff_lite.models import cross_attention_weights, model_fingerprint, same_model
+from disendiff_lite.presets import METHODS
 from disendiff_lite.runs.learned import load_learned
 from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.train import train
@@ -112,7 +113,9 @@ def test_names_and_their_order_are_those_of_the_plain_unet(method, new_tiny_pipe
     pipe, plain = new_tiny_pipe(), new_tiny_pipe()
     compile_parts(pipe)
     pipe.unet = torch.compile(pipe.unet, backend="eager")
-    assert list(choose_trainable(pipe, method)) == list(choose_trainable(plain, method))
+    assert list(choose_trainable(pipe, emoji(method=method).trained)) == list(
+        choose_trainable(plain, emoji(method=method).trained)
+    )
     fingerprint = model_fingerprint(plain.unet)
     assert model_fingerprint(pipe.unet) == fingerprint and same_model(pipe.unet, fingerprint)
 
@@ -195,7 +198,7 @@ REFUSED = {  # what stands before the weights: in which methods they would train
 def test_weights_that_no_picture_would_use_are_not_trained(case, method, new_tiny_pipe):
     change, methods, words = REFUSED[case]
     pipe = new_tiny_pipe()
-    names = list(choose_trainable(pipe, method))
+    names = list(choose_trainable(pipe, emoji(method=method).trained))
     change(pipe)
     wanted = [weight.requires_grad for weight in pipe.unet.parameters()]
     if method in methods:
@@ -204,7 +207,7 @@ def test_weights_that_no_picture_would_use_are_not_trained(case, method, new_tin
         assert "\n" not in str(error.value)
         assert [weight.requires_grad for weight in pipe.unet.parameters()] == wanted
     else:
-        assert list(choose_trainable(pipe, method)) == names
+        assert list(choose_trainable(pipe, emoji(method=method).trained)) == names
 
 
 def test_a_run_on_such_a_pipeline_stops_before_it_begins(new_tiny_pipe, image, prior, tmp_path):
@@ -235,7 +238,7 @@ def test_what_keeps_to_the_layers_own_keys_takes_what_was_learned(new_tiny_pipe,
     for change in (own, unfused, adapter("to_q")):
         pipe = new_tiny_pipe()
         change(pipe)
-        before = keys_and_values(pipe.unet)
+        before = cross_attention_weights(pipe.unet)
         before = {name: weight.clone() for name, weight in before.items()}
         load_learned(pipe, plain_run("disendiff"))
-        assert all(not torch.equal(weight, before[name]) for name, weight in keys_and_values(pipe.unet).items())
+        assert all(not torch.equal(weight, before[name]) for name, weight in cross_attention_weights(pipe.unet).items())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disendiff_lite.config import METHODS, Config, config_changes, emoji
+from disendiff_lite.config import Config, config_changes, emoji
 from disendiff_lite.data import PriorImages
 from disendiff_lite.emoji_world.draw.draw_references import draw_reference
 from disendiff_lite.emoji_world.draw.pairs import TUNING_PAIRS
@@ -24,6 +24,7 @@ from disendiff_lite.evaluate.clip import Scorer, image_alignment, leakage, load_
 from disendiff_lite.evaluate.concepts import record_reference, tracked_maps
 from disendiff_lite.evaluate.maps import map_iou
 from disendiff_lite.models import load_pipeline
+from disendiff_lite.presets import METHODS
 from disendiff_lite.runs.generate import generate
 from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.references import Reference

@@ -11,10 +11,11 @@ import argparse
 import copy
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from disendiff_lite.emoji_world.draw.dataset import load_scenes
@@ -24,6 +25,7 @@ from disendiff_lite.emoji_world.train.unet import PRECISIONS, UnetTraining, trai
 from disendiff_lite.emoji_world.train.vae import train_vae
 from disendiff_lite.support.errors import run_main
 
+PROJECTIONS = ("to_q", "to_k", "to_v")
 UNSEEN_SEED = 7  # of the scenes that are only looked at
 SAMPLE_PROMPTS = (
     "photo of a cat and a dog",
@@ -75,6 +77,14 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> None:
     temporary.rmdir()
 
 
+def forget(unet: UNet2DConditionModel, projections: Sequence[str]) -> None:
+    """Give these of PROJECTIONS fresh random weights in every cross-attention layer."""
+    for name, module in unet.named_modules():
+        parent, _, last = name.rpartition(".")
+        if parent.endswith("attn2") and last in projections:
+            module.reset_parameters()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -115,6 +125,21 @@ def main() -> None:
         default=UnetTraining.precision,
         help="of the UNet's arithmetic; bfloat16 is faster where the processor has it (default: %(default)s)",
     )
+    parser.add_argument(
+        "--grounding",
+        type=float,
+        default=UnetTraining.grounding,
+        help="weight of the true masks in teaching class words where to look, 0 for captions alone"
+        " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--forget",
+        nargs="+",
+        choices=PROJECTIONS,
+        default=[],
+        help="with --start: these projections of all cross-attention layers start anew",
+    )
+    parser.add_argument("--frozen-text", action="store_true", help="leave the text encoder as it is")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
@@ -123,6 +148,8 @@ def main() -> None:
         batch=options.batch,
         learning_rate=options.learning_rate,
         precision=options.precision,
+        grounding=options.grounding,
+        frozen_text=options.frozen_text,
         seed=options.seed,
     )
     torch.manual_seed(options.seed)
@@ -130,6 +157,7 @@ def main() -> None:
     unseen = load_scenes(options.work / "scenes", 96, seed=UNSEEN_SEED)
     if options.start:
         pipe = StableDiffusionPipeline.from_pretrained(options.start, safety_checker=None).to(torch.float32)
+        forget(pipe.unet, options.forget)
         if options.decoder_crops:
             pipe.vae = train_vae(
                 scenes.pictures,

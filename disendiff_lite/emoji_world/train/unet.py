@@ -37,7 +37,8 @@ class UnetTraining:
     ema: float = 0.999
     caption_dropout: float = 0.1  # for classifier-free guidance
     rare_word: float = 0.1  # share of steps in which an unknown word stands before the class words, to be ignored
-    grounding: float = 0.03  # weight of the grounding term
+    grounding: float = 0.03  # weight of the grounding term; with 0 the words learn where to look from captions alone
+    frozen_text: bool = False  # leave the text encoder as it is, as Stable Diffusion does
     object_weight: float = 2.0  # of the noise error on objects, relative to the smooth background
     snr_cap: float = 5.0  # min-SNR: errors at lower noise than this signal-to-noise ratio count less
     noise_balance: float = 0.3  # weight SNR^-this above that noise: small errors, but there the caption decides
@@ -112,7 +113,9 @@ def train_unet(
     empty = rows.compact[empty_ids[0]]
     data_ids = rows.compact[data.ids]
     unseen = TrainingSet(unseen.latents, rows.compact[unseen.ids], unseen.masks, unseen.positions)
-    trained = torch.nn.ModuleDict({"unet": unet, "text": text_encoder}).train().requires_grad_(True)
+    text_encoder.requires_grad_(not settings.frozen_text)
+    parts = {"unet": unet} if settings.frozen_text else {"unet": unet, "text": text_encoder}
+    trained = torch.nn.ModuleDict(parts).train().requires_grad_(True)
     copies = (torch.nn.Parameter(p.detach().clone(), requires_grad=False) for p in trained.parameters())
     ema = torch.nn.ParameterList(copies)
     optimiser = torch.optim.AdamW(
