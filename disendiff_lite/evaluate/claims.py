@@ -130,7 +130,32 @@ CLAIMS = (
         "Without the Gaussian the image-alignment of both concepts together falls.",
         _falls("without_gaussian", [IMAGE.format("combined")]),
     ),
+    Claim(
+        "A5",
+        "Suppressed twice, the image-alignment falls.",
+        _falls("suppressed_twice", [IMAGE.format("mean")]),
+    ),
+    Claim(
+        "A6",
+        "With the maps of all scales, the image-alignment of concept 2 falls.",
+        _falls("all_scales", [IMAGE.format("concept 2")]),
+    ),
+    Claim(
+        "A7",
+        "With the queries trained, too, the image-alignment rises and the text-alignment falls.",
+        (
+            Comparison(IMAGE.format("mean"), "queries_too", FULL),
+            Comparison(TEXT.format("mean"), FULL, "queries_too"),
+        ),
+    ),
 )
+_PARTS = ("combined", *_CONCEPTS, "mean")
+TABLES = {  # title -> the measures that stand in one table
+    "Likeness to the reference": tuple(IMAGE.format(part) for part in _PARTS),
+    "Likeness to the prompt": tuple(TEXT.format(part) for part in _PARTS),
+    "What is in the pictures": ("co-occurrence", "omission", "success", "mix-up", "own looks", "language drift"),
+    "Where the words look": ("class on other", "modifier on other", "class IoU", "modifier IoU"),
+}
 
 
 def read_measures(path: str | Path) -> dict[str, dict[str, dict[str, dict[int, float]]]]:
@@ -191,9 +216,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measures", type=Path, help="the measures.csv of a sweep")
     table = read_measures(parser.parse_args().measures)
-    columns = [kind.format(part) for kind in (IMAGE, TEXT) for part in ("combined", *_CONCEPTS, "mean")]
-    for chosen in (columns[:4], columns[4:], ["co-occurrence", "omission", "mix-up", "own looks", "language drift"]):
-        print(text_table(method_table(table, chosen)), end="\n\n")
+    for title, measures in TABLES.items():
+        print(title, text_table(method_table(table, measures)), sep="\n", end="\n\n")
     outcomes = [outcome for claim in CLAIMS if (outcome := examine(claim, table)) is not None]
     print(text_table(claims_table(outcomes)))
     print(f"\nComparisons: {sum(len(outcome.intervals) for outcome in outcomes)}, each with an interval of its own.")
