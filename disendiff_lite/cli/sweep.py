@@ -11,12 +11,12 @@ from disendiff_lite.evaluate.sweep import (
     METHOD_CHANGES,
     Cell,
     SweepSettings,
-    default_jobs,
     plan,
     run_sweep,
 )
 from disendiff_lite.models import absolute_model
 from disendiff_lite.runs.references import pair_names
+from disendiff_lite.support.cores import cores
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.progress import open_progress
 
@@ -37,7 +37,7 @@ def sweep(args: argparse.Namespace) -> int:
 
     try:
         with _cluster(args.backend, args.address):
-            jobs = args.jobs or (default_jobs() if args.backend == "loky" else -1)  # -1: all that a cluster has
+            jobs = args.jobs or (cores() if args.backend == "loky" else -1)  # -1: all that a cluster has
             failures = run_sweep(cells, settings, out, jobs=jobs, backend=args.backend, progress=say)
     finally:
         shown.close()

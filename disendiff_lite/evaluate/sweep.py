@@ -13,7 +13,6 @@ import dataclasses
 import io
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -203,11 +202,6 @@ def write_measures(out: Path) -> Path:
             writer.writerow((found["pair"], found["method"], found["seed"], name, *values))
     write_text(out / "measures.csv", file.getvalue())
     return out / "measures.csv"
-
-
-def default_jobs() -> int:
-    """One a core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

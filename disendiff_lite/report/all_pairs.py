@@ -21,6 +21,7 @@ from disendiff_lite.report.index_page import read_row, write_index
 from disendiff_lite.report.metrics import read_metrics
 from disendiff_lite.report.report import Order, is_complete, report_differences
 from disendiff_lite.runs.references import load_reference
+from disendiff_lite.support.cores import cores
 from disendiff_lite.support.files import explaining
 from disendiff_lite.support.paths import ROOT
 from disendiff_lite.support.progress import clock
@@ -49,7 +50,7 @@ def default_jobs(small_model: bool) -> int:
     small_model: the embedded one. Of a larger one a single run fills a GPU, or all cores.
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(_cores(), int(memory / MEMORY))) if small_model else 1
+    return max(1, min(cores(), int(memory / MEMORY))) if small_model else 1
 
 
 def make_reports(
@@ -85,7 +86,7 @@ def make_reports(
 def _run(orders: Mapping[str, Order], options: Sequence[str], jobs: int, outcomes: dict[str, Outcome], say) -> None:
     """Make the reports, and note each outcome as soon as it is known."""
     waiting, running, began = list(orders), {}, time.monotonic()
-    threads = max(1, _cores() // max(1, min(jobs, len(orders))))
+    threads = max(1, cores() // max(1, min(jobs, len(orders))))
     # Also when the terminal closes or a time limit ends us, no process may stay behind and go on computing.
     handlers = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -166,8 +167,3 @@ def _write_index(folder: Path, orders: Mapping[str, Order], outcomes: Mapping[st
     }
     unique = {name: " or ".join(dict.fromkeys(values)) for name, values in facts.items() if values}
     write_index(folder / INDEX, f"DisenDiff: {folder.name}", rows, unique)
-
-
-def _cores() -> int:
-    """Those that this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -134,6 +134,7 @@ def _check_request(
         raise UserError(
             f"Cannot train a model that predicts {pipe.scheduler.config.prediction_type}: use one that predicts noise."
         )
+    choose_trainable(pipe, config.trained)  # refuses a UNet whose weights would not be those that train
     check_sampling(pipe, config)
     side = config.resolution // pipe.vae_scale_factor
     grids = feature_grids(pipe.unet, side)

@@ -159,7 +159,7 @@ def test_an_interruption_ends_the_processes_and_leaves_an_index(number, stand_in
 
 
 def test_the_processes_share_the_cores(tmp_path, monkeypatch):
-    monkeypatch.setattr(all_pairs, "_cores", lambda: 8)
+    monkeypatch.setattr(all_pairs, "cores", lambda: 8)
     assert default_jobs(small_model=False) == 1 and 1 <= default_jobs(small_model=True) <= 8
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     seen = []
