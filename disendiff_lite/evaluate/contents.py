@@ -12,12 +12,10 @@ from PIL import Image
 
 from disendiff_lite.evaluate.clip import Scorer, embed_pictures
 from disendiff_lite.evaluate.judge import Findings, Judge, judge_pictures
-from disendiff_lite.evaluate.probes import OTHERS_COLOUR, RIGHT, probes_alone
+from disendiff_lite.evaluate.probes import GREY, OTHERS_COLOUR, RIGHT, line_up, probes_alone
 from disendiff_lite.evaluate.score import Score, pool
 from disendiff_lite.runs.generate import PictureSet
 from disendiff_lite.runs.references import Reference
-
-GREY = (127, 127, 127)  # what stands for everything but the thing
 
 
 def measure_contents(
@@ -33,6 +31,7 @@ def measure_contents(
         "omission": together, at least one is missing;
         "own looks": alone, it is nearer to the probe as asked than to the one in the other's colour (looks_share above
             a half);
+        "recognised": alone, it is there and looks like its own individual, not like another of its class (recognised);
         "success", "mix-up": together, one value a concept: it is there and looks like its own individual (own_looks);
             it is there and does not. What is left is missing.
     """
@@ -45,9 +44,10 @@ def measure_contents(
             "own thing": found[:, index],
             "co-occurrence": np.delete(found, index, axis=1).any(axis=1),
             "own looks": looks,
+            "recognised": recognised(judge, scorer, each.pictures, reference, index),
         }
         scores |= {f"{name}, concept {index + 1}": _score(values) for name, values in parts.items()}
-    for name in ("own thing", "co-occurrence", "own looks"):
+    for name in ("own thing", "co-occurrence", "own looks", "recognised"):
         several = [score for key, score in scores.items() if key.startswith(name)]
         scores |= {name: pool(several)} if several else {}
     for together in (each for each in sets.values() if len(each.request.concepts) > 1):
@@ -76,12 +76,19 @@ def own_looks(judge: Judge, scorer: Scorer, pictures: Sequence[Image.Image], ref
     for index, class_ in enumerate(reference.classes):
         leaked = probes_alone(reference.name, index).pictures[OTHERS_COLOUR]
         (_, probe), *_ = found_things(judge, [leaked], class_) or [(0, leaked)]
-        known = embed_pictures(scorer, [*individuals, probe])  # (N + 1, dim)
-        things = found_things(judge, pictures, class_)
-        if things:
-            nearest = (embed_pictures(scorer, [thing for _, thing in things]) @ known.T).argmax(dim=1)  # (found,)
-            own[[row for row, _ in things], index] = nearest.numpy() == index
+        own[:, index] = _nearest(judge, scorer, pictures, class_, [*individuals, probe]) == index
     return own
+
+
+def recognised(
+    judge: Judge, scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int
+) -> np.ndarray:
+    """Whether a concept's thing is nearer to its individual than to all of the RIVALS of its class, bool (P,).
+
+    False where the thing is not found; by chance it is true of 1 / (1 + RIVALS). index: of the concept. Raises
+    UserError as own_looks does.
+    """
+    return _nearest(judge, scorer, pictures, reference.classes[index], line_up(reference.name, index)) == 0
 
 
 def found_things(judge: Judge, pictures: Sequence[Image.Image], class_: str) -> list[tuple[int, Image.Image]]:
@@ -122,6 +129,17 @@ def cut_out(picture: Image.Image, mask: np.ndarray) -> Image.Image:
 
 def _enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST))
+
+
+def _nearest(
+    judge: Judge, scorer: Scorer, pictures: Sequence[Image.Image], class_: str, known: Sequence[Image.Image]
+) -> np.ndarray:
+    # Index of the known picture that is most like the thing of each picture; int (P,), -1 where it is not found.
+    nearest, things = np.full(len(pictures), -1), found_things(judge, pictures, class_)
+    if things:
+        cosines = embed_pictures(scorer, [thing for _, thing in things]) @ embed_pictures(scorer, known).T
+        nearest[[row for row, _ in things]] = cosines.argmax(dim=1).numpy()  # of (found, K)
+    return nearest
 
 
 def _margins(scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int) -> np.ndarray:

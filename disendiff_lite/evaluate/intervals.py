@@ -4,6 +4,7 @@ A measurement is one number for each pair and seed. Seeds of one pair are alike,
 the bootstrap draws pairs first, then seeds within each pair (Davison and Hinkley 1997, section 3.8).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,6 +63,16 @@ def bootstrap(values: Values, *, repeats: int = REPEATS, level: float = LEVEL, s
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     mean = float(np.mean([row.mean() for row in rows]))
     return Interval(mean, float(low), float(high), len(rows), sum(map(len, rows)))
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `hits` in `count`; (0, 1) when nothing was counted."""
+    if count == 0:
+        return 0.0, 1.0
+    z, share = 1.96, hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def verdict(interval: Interval, margin: float = 0.0) -> str:

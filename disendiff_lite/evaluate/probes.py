@@ -4,13 +4,14 @@ What is true of each picture is known, because the emoji world drew it. A score 
 right one is blind to what is wrong with it.
 
 The folder of a pair in data/references holds them as strips of 64 px pictures side by side, TOGETHER_STRIP and for each
-class an ALONE_STRIP; `reference.json` has their prompts and kinds under "probes".
+class an ALONE_STRIP; `reference.json` has their prompts and kinds under "probes". Beside them lies for each class a
+LINE_UP, the individual and others of its class, whose looks `reference.json` has under "line_ups".
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import read_json
@@ -18,6 +19,8 @@ from disendiff_lite.support.paths import REFERENCES, check_shipped
 
 RIGHT, OTHERS_COLOUR = "as asked", "the other's colour"
 TOGETHER_STRIP, ALONE_STRIP = "probes_together.png", "probes_alone_{}.png"  # {}: the class
+LINE_UP, RIVALS = "line_up_{}.png", 20
+GREY = (127, 127, 127)  # what stands for everything but the thing, where it is cut out
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,16 @@ def probes_alone(name: str, index: int) -> Probes:
     return _read(REFERENCES / name / strip, described["probes"]["alone"][index])
 
 
+def line_up(name: str, index: int) -> list[Image.Image]:
+    """The individual of a reference pair and then RIVALS others of its class, cut out, the rest of each picture grey.
+
+    They differ in design, in colour or in both. index: of the thing, 0 or 1. Raises UserError as probes_together does.
+    """
+    pictures = _pictures(REFERENCES / name / LINE_UP.format(_described(name)["classes"][index]))
+    grey = Image.new("RGB", pictures[0].size, GREY)
+    return [picture.crop(ImageChops.difference(picture, grey).getbbox()) for picture in pictures]
+
+
 def no_pair(name: str) -> UserError:
     """The error for a name that is no shipped pair."""
     return UserError(f"{name} is not a shipped pair, and there are probes of those alone: choose one, such as cat_dog.")
@@ -74,7 +87,11 @@ def _described(name: str) -> dict:
 
 
 def _read(path: Path, entry: dict) -> Probes:
-    strip, kinds = Image.open(path).convert("RGB"), entry["kinds"]
+    return Probes(entry["prompt"], dict(zip(entry["kinds"], _pictures(path), strict=True)))
+
+
+def _pictures(path: Path) -> list[Image.Image]:
+    # Those of a strip.
+    strip = Image.open(path).convert("RGB")
     side = strip.height
-    pictures = [strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side)]
-    return Probes(entry["prompt"], dict(zip(kinds, pictures, strict=True)))
+    return [strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side)]

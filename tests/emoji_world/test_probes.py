@@ -1,10 +1,13 @@
-"""Probes: each is what its name says, and those of one prompt, all but the copy, share their background."""
+"""Probes and line-ups: each is what its name says, and probes of one prompt, all but the copy, share a background."""
+
+from functools import partial
 
 import numpy as np
 import pytest
 
-from disendiff_lite.emoji_world.draw.probes import draw_alone, draw_together
-from disendiff_lite.evaluate.probes import RIGHT, probes_alone, probes_together
+from disendiff_lite.emoji_world.draw.pairs import draw
+from disendiff_lite.emoji_world.draw.probes import SAME_DESIGN, draw_alone, draw_line_up, draw_together
+from disendiff_lite.evaluate.probes import RIGHT, RIVALS, line_up, probes_alone, probes_together
 from disendiff_lite.runs.references import load_reference, reference_names
 from disendiff_lite.support.errors import UserError
 
@@ -51,9 +54,9 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("name", ["cat_dog_bird", "zebra_lion"])
 def test_only_pairs_have_probes(name):
-    for draw in (lambda: draw_together(name, seed=0), lambda: draw_alone(name, 0, seed=0)):
+    for draws in (draw_together, partial(draw_alone, index=0), partial(draw_line_up, index=0)):
         with pytest.raises(UserError, match="such as cat_dog"):
-            draw()
+            draws(name, seed=0)
 
 
 def test_the_shipped_probes_are_what_the_world_draws():
@@ -63,3 +66,22 @@ def test_the_shipped_probes_are_what_the_world_draws():
         assert probes.prompt == other.prompt and list(probes.pictures) == list(other.pictures)
         for kind, picture in probes.pictures.items():
             assert np.array_equal(pixels(picture), pixels(other.pictures[kind]))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_line_up_begins_with_the_individual(name):
+    for index, thing in enumerate(draw(name).things):
+        (own, *others), pictures = draw_line_up(name, index, seed=0)
+        assert (own.design, own.colour) == (thing.design, thing.colour)
+        assert len(others) == RIVALS and {other.design.class_ for other in others} == {thing.design.class_}
+        assert all(other.design == own.design and other.colour != own.colour for other in others[:SAME_DESIGN])
+        assert {picture.getpixel((0, 0)) for picture in pictures} == {(127, 127, 127)}
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_shipped_line_ups_are_what_the_world_draws(index):
+    pictures = draw_line_up("cat_dog", index, seed=0)[1]
+    for shipped, picture in zip(line_up("cat_dog", index), pictures, strict=True):
+        rows, columns = np.nonzero((np.asarray(picture) != 127).any(axis=2))
+        cut = picture.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+        assert np.array_equal(pixels(shipped), pixels(cut))

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from disendiff_lite.evaluate.intervals import Interval, bootstrap, paired_differences, verdict, verdict_of_equality
+from disendiff_lite.evaluate.intervals import (
+    Interval,
+    bootstrap,
+    paired_differences,
+    verdict,
+    verdict_of_equality,
+    wilson,
+)
 from disendiff_lite.support.errors import UserError
 
 
@@ -69,3 +76,10 @@ def test_verdicts(low, high, margin, larger, equal):
     interval = Interval((low + high) / 2, low, high, 10, 30)
     assert verdict(interval, margin) == larger
     assert verdict_of_equality(interval, margin) == equal
+
+
+def test_wilson_interval_has_its_known_values():
+    assert wilson(0, 0) == (0, 1)
+    assert wilson(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-3)
+    low, high = wilson(10, 10)
+    assert low == pytest.approx(0.7225, abs=1e-3) and high == 1

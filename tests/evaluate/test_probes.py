@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from disendiff_lite.evaluate.probes import RIGHT, probes_alone, probes_together
+from disendiff_lite.evaluate.probes import RIGHT, RIVALS, line_up, probes_alone, probes_together
 from disendiff_lite.runs.references import load_reference, reference_names
 from disendiff_lite.support.errors import UserError
 
@@ -29,6 +29,21 @@ def test_the_two_blends_of_a_pair_differ(name):
     assert np.abs(first - second).mean() > 1
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_thing_has_its_line_up(name):
+    for index in range(2):
+        pictures = [picture.resize((32, 32)) for picture in line_up(name, index)]
+        arrays = [np.asarray(picture, dtype=float) for picture in pictures]
+        assert len(arrays) == 1 + RIVALS
+        assert all(np.abs(a - b).mean() > 1 for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+def test_a_line_up_is_cut_out():
+    # All but the corners of its thing are gone: each edge of a picture has something that is not grey.
+    for picture in map(np.asarray, line_up("cat_dog", 0)):
+        assert all((edge != 127).any() for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]))
+
+
 @pytest.mark.parametrize("name", ["cat_dog_bird", "rabbit_fish", "zebra_lion"])
 def test_what_is_no_shipped_pair_is_named_in_one_sentence(name):
     sentence = f"^{name} is not a shipped pair, and there are probes of those alone: choose one, such as cat_dog.$"
@@ -36,3 +51,5 @@ def test_what_is_no_shipped_pair_is_named_in_one_sentence(name):
         probes_together(name)
     with pytest.raises(UserError, match=sentence):
         probes_alone(name, 0)
+    with pytest.raises(UserError, match=sentence):
+        line_up(name, 0)

@@ -6,7 +6,7 @@ the individual stands beside.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from PIL import Image
 from disendiff_lite.config import Config
 from disendiff_lite.emoji_world.check.table import Row, share_row
 from disendiff_lite.emoji_world.draw.draw_references import crop
+from disendiff_lite.emoji_world.draw.rivals import rivals
 from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, render
-from disendiff_lite.emoji_world.draw.views import mean_colour, picture_of, random_individual
+from disendiff_lite.emoji_world.draw.views import picture_of
 from disendiff_lite.emoji_world.draw.world import HELD_OUT_HUES, classes, designs_of, hue_colour
 from disendiff_lite.evaluate.clip import Scorer, embed_pictures, load_scorer
 from disendiff_lite.models import load_pipeline
@@ -24,7 +25,6 @@ from disendiff_lite.runs.generate import generate
 from disendiff_lite.runs.train import train
 
 CANDIDATES = 20  # the individual and others of its class
-LEAST_DIFFERENCE = 0.15  # between the mean colours (RGB in [0, 1]) of two individuals of one design
 PLACE, CENTRE, SIZE = "beach", (32.0, 38.0), 36.0
 METHODS = {"dreambooth": ("by the whole UNet", 0.90), "custom_diffusion": ("by keys and values", 0.75)}  # name, target
 
@@ -51,20 +51,6 @@ def unseen_individuals(count: int, seed: int) -> list[Thing]:
     return individuals
 
 
-def rivals(individual: Thing, rng: np.random.Generator) -> list[Thing]:
-    """CANDIDATES - 1 others of the individual's class, no two of them alike."""
-    candidates = [individual]
-    while len(candidates) < CANDIDATES:
-        other = replace(random_individual(rng, individual.design.class_), centre=CENTRE, size=SIZE, flipped=False)
-        if not any(_alike(other, one) for one in candidates):
-            candidates.append(other)
-    return candidates[1:]
-
-
-def _alike(a: Thing, b: Thing) -> bool:
-    return a.design == b.design and np.linalg.norm(mean_colour(a) - mean_colour(b)) < LEAST_DIFFERENCE
-
-
 def recognise(
     scorer: Scorer, pictures: list[Image.Image], candidates: list[Thing], rng: np.random.Generator
 ) -> np.ndarray:
@@ -87,7 +73,7 @@ def learn_individuals(
         rng = np.random.default_rng([7, seed, index])
         class_ = individual.design.class_
         reference = render(Scene((individual,), PLACE, ""), rng)
-        candidates = [individual, *rivals(individual, rng)]
+        candidates = [individual, *rivals(individual, rng, CANDIDATES - 1)]
         renderings = [Image.fromarray(picture_of([individual], rng).picture) for _ in range(pictures)]
         pipe = load_pipeline(model)
         for _ in train(pipe, Image.fromarray(reference.picture), [class_], config):

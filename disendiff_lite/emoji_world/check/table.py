@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from disendiff_lite.evaluate.intervals import wilson
 from disendiff_lite.support.text import text_table
 
 
@@ -22,16 +23,6 @@ class Row:
     judge: float | None = None
     judge_decoded: float | None = None
     unit: str = "%"
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `hits` in `count`; (0, 1) when nothing was counted."""
-    if count == 0:
-        return 0.0, 1.0
-    z, share = 1.96, hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def share_row(name: str, hits: np.ndarray, **columns) -> Row:

@@ -1,4 +1,4 @@
-"""Draw the reference pictures, and of the pairs the probes, into data/references, which is committed.
+"""Draw the reference pictures, and of the pairs the probes and line-ups, into data/references, which is committed.
 
     python -m disendiff_lite.emoji_world.draw.draw_references
 
@@ -16,9 +16,9 @@ from PIL import Image
 
 from disendiff_lite.emoji_world.draw.backgrounds import PHRASES, SIDE
 from disendiff_lite.emoji_world.draw.pairs import PAIRS, TUNING_PAIRS, draw
-from disendiff_lite.emoji_world.draw.probes import draw_alone, draw_together
-from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene
-from disendiff_lite.evaluate.probes import ALONE_STRIP, TOGETHER_STRIP, Probes
+from disendiff_lite.emoji_world.draw.probes import draw_alone, draw_line_up, draw_together
+from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene, Thing
+from disendiff_lite.evaluate.probes import ALONE_STRIP, LINE_UP, TOGETHER_STRIP, Probes
 from disendiff_lite.runs.references import Prompts, Reference, number_concepts
 from disendiff_lite.support.errors import check_name, run_main
 from disendiff_lite.support.paths import REFERENCES
@@ -63,7 +63,7 @@ def draw_reference(name: str) -> Reference:
 
 
 def write(name: str) -> None:
-    """Draw one reference, and of a pair the probes, and write its folder."""
+    """Draw one reference, and of a pair the probes and line-ups, and write its folder."""
     reference, (place, *individuals) = draw_reference(name), PAIRS[name]
     folder = REFERENCES / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def write(name: str) -> None:
     described = {
         "classes": reference.classes,
         "place": place,
-        "designs": [f"{thing.design.set}/{thing.design.name}" for thing in draw(name).things],
+        "designs": [design_name(thing) for thing in draw(name).things],
         "hues": [hue or "the artist's" for _, _, hue in individuals],
         "prompts": asdict(reference.prompts),
     }
@@ -85,14 +85,39 @@ def write(name: str) -> None:
         ]
         together = write_strip(draw_together(name, PROBE_SEED), folder / TOGETHER_STRIP)
         described["probes"] = {"together": together, "alone": alone}
+        described["line_ups"] = [
+            write_line_up(*draw_line_up(name, index, PROBE_SEED), folder / LINE_UP.format(class_))
+            for index, class_ in enumerate(reference.classes)
+        ]
     (folder / "reference.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
 def write_strip(probes: Probes, path: Path) -> dict:
     """Write the pictures of one prompt side by side; returns what reference.json says of them."""
-    strip = np.concatenate([np.asarray(picture) for picture in probes.pictures.values()], axis=1)  # (SIDE, n * SIDE, 3)
-    Image.fromarray(strip).save(path)
+    save_strip(list(probes.pictures.values()), path)
     return {"prompt": probes.prompt, "kinds": list(probes.pictures)}
+
+
+def write_line_up(things: Sequence[Thing], pictures: Sequence[Image.Image], path: Path) -> list[str]:
+    """Write the pictures of a line-up side by side; returns what reference.json says of them: designs and colours."""
+    save_strip(pictures, path)
+    return [f"{design_name(thing)}, {colour_name(thing)}" for thing in things]
+
+
+def save_strip(pictures: Sequence[Image.Image], path: Path) -> None:
+    """Save pictures of SIDE px side by side as one."""
+    strip = np.concatenate([np.asarray(picture) for picture in pictures], axis=1)  # (SIDE, n * SIDE, 3)
+    Image.fromarray(strip).save(path)
+
+
+def design_name(thing: Thing) -> str:
+    """Whose drawing of what, such as "fluent-emoji/cat-face"."""
+    return f"{thing.design.set}/{thing.design.name}"
+
+
+def colour_name(thing: Thing) -> str:
+    """The colour that a thing is painted in, such as "#35d9ce"."""
+    return "the artist's" if thing.colour is None else "#" + "".join(f"{round(255 * v):02x}" for v in thing.colour)
 
 
 def main() -> None:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from disendiff_lite.emoji_world.draw.backgrounds import PHRASES
+from disendiff_lite.emoji_world.draw.backgrounds import PHRASES, SIDE
 from disendiff_lite.emoji_world.draw.pairs import PAIRS, draw
-from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, render
+from disendiff_lite.emoji_world.draw.rivals import rivals
+from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, draw_thing, render
 from disendiff_lite.emoji_world.draw.views import mean_colour, random_individual
-from disendiff_lite.evaluate.probes import OTHERS_COLOUR, RIGHT, Probes, no_pair
+from disendiff_lite.evaluate.probes import GREY, OTHERS_COLOUR, RIGHT, RIVALS, Probes, no_pair
 from disendiff_lite.tokens import class_caption
 
 CENTRE, SIZE = (32.0, 38.0), 36.0  # of a thing that stands alone, pixels
+SAME_DESIGN = 4  # rivals that differ from the individual in colour alone, so that its design is not enough
 
 
 def draw_together(name: str, seed: int) -> Probes:
@@ -53,6 +55,23 @@ def draw_alone(name: str, index: int, seed: int) -> Probes:
         "the other": backdrop.picture([other]),
     }
     return Probes(backdrop.prompt([own]), pictures)
+
+
+def draw_line_up(name: str, index: int, seed: int) -> tuple[list[Thing], list[Image.Image]]:
+    """One thing of a pair, 0 or 1, and its rivals: who they are, and a picture of each, all but the thing grey.
+
+    seed: of the rivals. Raises UserError if `name` is no pair.
+    """
+    rng = np.random.default_rng([seed, 3 + index])  # apart from the streams of draw_together and draw_alone
+    own = replace(_draw_pair(name).things[index], centre=CENTRE, size=SIZE)
+    everyone = [own, *rivals(own, rng, RIVALS, same_design=SAME_DESIGN)]
+    return everyone, [_on_grey(thing) for thing in everyone]
+
+
+def _on_grey(thing: Thing) -> Image.Image:
+    canvas = np.full((SIDE, SIDE, 3), GREY, np.float32) / 255
+    draw_thing(canvas, thing)
+    return Image.fromarray((canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def _draw_pair(name: str) -> Scene:

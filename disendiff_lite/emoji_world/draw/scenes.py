@@ -92,8 +92,11 @@ def _paste(canvas: np.ndarray, picture: np.ndarray, centre: tuple[float, float],
     return alpha
 
 
-def _draw_thing(canvas: np.ndarray, thing: Thing) -> np.ndarray:
-    """Draw one thing with what it wears; returns its alpha on the canvas, (64, 64)."""
+def draw_thing(canvas: np.ndarray, thing: Thing) -> np.ndarray:
+    """Draw one thing with what it wears; returns its alpha on the canvas, (64, 64).
+
+    canvas: float32 (64, 64, 3) in [0, 1], changed in place.
+    """
     picture = sprite(thing.design.index)
     if thing.colour is not None:
         picture = recolour(picture, thing.colour)
@@ -133,7 +136,7 @@ def render(scene: Scene, rng: np.random.Generator) -> Scene:
     canvas = paint(scene.place, rng).astype(np.float32) / 255
     masks = np.zeros((len(scene.things), SIDE, SIDE), bool)
     for index in sorted(range(len(scene.things)), key=lambda i: scene.things[i].centre[1]):
-        alpha = _draw_thing(canvas, scene.things[index])
+        alpha = draw_thing(canvas, scene.things[index])
         masks[:, alpha > 0.5] = False  # what lies behind is hidden
         masks[index] |= alpha > 0.5
     picture = (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8)
