@@ -33,6 +33,15 @@ def test_the_command_has_a_folder_of_its_own_and_says_bad_input_in_one_sentence(
     assert UnetTraining(images=0).images == 0  # only the decoder is trained
 
 
+def test_projections_are_forgotten_in_every_cross_attention_layer(tiny_unet):
+    unet = tiny_unet()
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    pretrain.forget(unet, ["to_q", "to_k"])
+    changed = {name for name, value in unet.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if ".attn2.to_q." in name or ".attn2.to_k." in name} != set()
+    pretrain.forget(unet, [])
+
+
 def test_an_exported_model_is_stock_and_does_not_say_where_it_came_from(new_tiny_pipe, tmp_path):
     new_tiny_pipe().save_pretrained(tmp_path / "whence")
     started = StableDiffusionPipeline.from_pretrained(tmp_path / "whence", safety_checker=None)

@@ -148,6 +148,27 @@ def test_a_training_goes_on_where_it_was_and_leaves_the_model_as_stock(new_tiny_
     assert len((tmp_path / "training.csv").read_text().splitlines()) == 4  # the names and three rows
 
 
+def test_a_frozen_text_encoder_stays_as_it_is(new_tiny_pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    for frozen in (True, False):
+        torch.manual_seed(0)
+        pipe = new_tiny_pipe()
+        before = {name: value.clone() for name, value in pipe.text_encoder.state_dict().items()}
+        first = pipe.unet.conv_in.weight.detach().clone()
+        settings = UnetTraining(images=2, batch=2, warmup=1, rare_word=0.0, frozen_text=frozen)
+        train_unet(
+            pipe,
+            small_set(pipe),
+            small_set(pipe),
+            tmp_path / str(frozen),
+            settings,
+            device="cpu",
+            on_progress=lambda *_: None,
+        )
+        same = all(torch.equal(value, before[name]) for name, value in pipe.text_encoder.state_dict().items())
+        assert same == frozen and not torch.equal(pipe.unet.conv_in.weight, first)
+
+
 def test_bfloat16_is_for_the_arithmetic_alone(new_tiny_pipe, tmp_path, monkeypatch):
     seen = []
 
