@@ -153,7 +153,7 @@ _PARTS = ("combined", *_CONCEPTS, "mean")
 TABLES = {  # title -> the measures that stand in one table
     "Likeness to the reference": tuple(IMAGE.format(part) for part in _PARTS),
     "Likeness to the prompt": tuple(TEXT.format(part) for part in _PARTS),
-    "What is in the pictures": ("co-occurrence", "omission", "success", "mix-up", "own looks", "language drift"),
+    "What is in the pictures": ("co-occurrence", "omission", "mix-up", "own looks", "recognised", "language drift"),
     "Where the words look": ("class on other", "modifier on other", "class IoU", "modifier IoU"),
 }
 

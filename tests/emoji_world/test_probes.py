@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from disendiff_lite.emoji_world.draw.draw_references import draw_reference
 from disendiff_lite.emoji_world.draw.pairs import draw
 from disendiff_lite.emoji_world.draw.probes import SAME_DESIGN, draw_alone, draw_line_up, draw_together
 from disendiff_lite.evaluate.probes import RIGHT, RIVALS, line_up, probes_alone, probes_together
@@ -85,3 +86,17 @@ def test_the_shipped_line_ups_are_what_the_world_draws(index):
         rows, columns = np.nonzero((np.asarray(picture) != 127).any(axis=2))
         cut = picture.crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
         assert np.array_equal(pixels(shipped), pixels(cut))
+
+
+def test_a_crop_holds_its_own_thing_alone():
+    for name in ("cat_dog", "horse_dog", "cat_dog_bird"):
+        scene, crops = draw(name), draw_reference(name).crops
+        for index, crop in enumerate(crops):
+            alone = draw(name, only=index)
+            own, others = scene.masks[index], np.delete(scene.masks, index, axis=0).any(axis=0)
+            assert len(alone.things) == 1 and (alone.picture[own] == scene.picture[own]).mean() > 0.9
+            rows, columns = np.nonzero(alone.masks[0])
+            box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+            hidden = others[box] & ~alone.masks[0][box]  # where the other thing stood beside this one in the box
+            inner = np.asarray(crop)[1 : 1 + hidden.shape[0], 1 : 1 + hidden.shape[1]]
+            assert (inner[hidden] != scene.picture[box][hidden]).any(axis=1).mean() > 0.8 or not hidden.any()

@@ -56,7 +56,7 @@ def draw_reference(name: str) -> Reference:
         name,
         tuple(thing.design.class_ for thing in scene.things),
         Image.fromarray(scene.picture),
-        tuple(crop(scene, index) for index in range(len(scene.things))),
+        tuple(crop(draw(name, only=index), 0) for index in range(len(scene.things))),  # no crop holds the other thing
         scene.masks,
         prompts_for(wearers, scene.place),
     )

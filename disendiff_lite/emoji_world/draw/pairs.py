@@ -33,8 +33,11 @@ TUNING_PAIRS = {
 }
 
 
-def draw(name: str) -> Scene:
-    """Draw one reference picture; always the same for a name. Raises KeyError for an unknown name."""
+def draw(name: str, only: int | None = None) -> Scene:
+    """Draw one reference picture; always the same for a name. Raises KeyError for an unknown name.
+
+    only: the index of the one thing that is drawn, in its place on the same background; None draws them all.
+    """
     place, *individuals = (PAIRS | TUNING_PAIRS)[name]
     size = 33 if len(individuals) == 2 else 23
     lefts = np.linspace(17, 47, 2) if len(individuals) == 2 else np.linspace(11.5, 52.5, 3)
@@ -43,5 +46,7 @@ def draw(name: str) -> Scene:
         (design,) = [d for d in designs_of(class_, held_out=True) if d.name == name_of_design]
         colour = hue_colour(HELD_OUT_HUES[hue], 0.75, 0.85) if hue else None
         things.append(Thing(design, (float(x), 38.0), size, colour))
+    if only is not None:
+        things = [things[only]]
     seed = sorted(PAIRS | TUNING_PAIRS).index(name)
     return render(Scene(tuple(things), place, ""), np.random.default_rng(seed))
