@@ -108,7 +108,7 @@ class TestHouseRules:
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("path", reversed(NOTEBOOKS), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS[::-1], ids=lambda path: path.stem)
 def test_runs_from_a_fresh_kernel_and_draws(path, tmp_path, capsys):
     executed = tmp_path / path.name
     execution = execute(path, {"run_dir": str(tmp_path / "run")}, executed, tmp_path / "progress")
