@@ -99,8 +99,9 @@ def training_losses(
     noisy = noiser.add_noise(batch.latents, noise, times)
     calibrated = config.calibrates and any(batch.is_concept)
     scales = feature_grids(pipe.unet, noisy.shape[-1]) if config.all_scales else [config.map_resolution]
+    kept, places = _tracked(batch, positions)
     with ExitStack() as stack:
-        captures = [capture_attention(pipe.unet, scale) for scale in scales] if calibrated else []
+        captures = [capture_attention(pipe.unet, scale, tokens=kept) for scale in scales] if calibrated else []
         stores = [stack.enter_context(capture) for capture in captures]
         stack.enter_context(torch.autocast(noise.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"))
         text, _ = pipe.encode_prompt(batch.captions, noise.device, 1, False)  # (B, T, dim)
@@ -112,7 +113,7 @@ def training_losses(
     if not calibrated:
         return {"reconstruction": reconstruction, "total": reconstruction}
     maps = average_scales(stores, config.map_resolution) if config.all_scales else average_maps(stores[0])
-    terms = _calibration(maps, batch, positions, config)
+    terms = _calibration(maps, batch, places, config)
     weighted = config.bind_weight * terms["bind"] + config.separate_weight * terms["separate"]
     return {"reconstruction": reconstruction, **terms, "total": reconstruction + config.calibration_weight * weighted}
 
@@ -130,15 +131,34 @@ def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, mask: tor
     return (squares.sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))).mean()
 
 
+def _tracked(
+    batch: Batch, positions: Mapping[str, Sequence[ConceptPositions]]
+) -> tuple[list[int], dict[str, list[ConceptPositions]]]:
+    """The positions of all modifiers and classes of a batch, in order, and by caption the concepts' places among these.
+
+    A map of each of the prompt's 77 tokens would cost ten times the memory.
+    """
+    captions = {caption for caption, concept in zip(batch.captions, batch.is_concept) if concept}
+    kept = sorted({p for text in captions for each in positions[text] for p in (each.modifier, *each.class_)})
+    places = {
+        text: [ConceptPositions(kept.index(c.modifier), tuple(map(kept.index, c.class_))) for c in positions[text]]
+        for text in captions
+    }
+    return kept, places
+
+
 def _calibration(
-    maps: torch.Tensor, batch: Batch, positions: Mapping[str, Sequence[ConceptPositions]], config: Config
+    maps: torch.Tensor, batch: Batch, places: Mapping[str, Sequence[ConceptPositions]], config: Config
 ) -> dict[str, torch.Tensor]:
-    """The calibration's terms, the mean over the entries whose caption holds the modifiers. maps: (B, T, h, w)."""
+    """The calibration's terms, the mean over the entries whose caption holds the modifiers.
+
+    maps: (B, K, h, w), of the kept tokens. places: by caption, of the concepts among the K.
+    """
     squares = 2 if config.suppress_twice else int(config.suppress)
     terms = []
     for entry, caption in enumerate(batch.captions):
         if batch.is_concept[entry]:
-            modifier_maps, class_maps = concept_maps(maps[entry], positions[caption])  # (N, h, w) each
+            modifier_maps, class_maps = concept_maps(maps[entry], places[caption])  # (N, h, w) each
             if config.class_maps == "masks":
                 class_maps = batch.objects[entry].to(class_maps)
             terms.append(calibration_loss(modifier_maps, class_maps, smooth=config.smooth, suppress=squares))

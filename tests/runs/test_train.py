@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -201,6 +202,34 @@ def test_ablations_are_settings(tiny_pipe):
     twice, all_scales = losses_on(tiny_pipe, batch, quick(suppress_twice=True)), quick(all_scales=True)
     assert twice["separate"] < full["separate"]  # a^4 < a^2: smaller maps overlap less
     assert losses_on(tiny_pipe, batch, all_scales)["bind"] != full["bind"]
+
+
+def test_only_the_maps_of_the_concepts_words_are_kept(tiny_pipe, monkeypatch):
+    add_modifiers(tiny_pipe, ["<new1>", "<new2>"], ["ktn", "pll"])
+    stores, capture = [], training_module.capture_attention
+
+    @contextmanager
+    def watched(unet, resolution, tokens=None):
+        with capture(unet, resolution, tokens if keeps else None) as store:
+            stores.append(store)
+            yield store
+
+    monkeypatch.setattr(training_module, "capture_attention", watched)
+    batch = concept_batch(tiny_pipe, [True, False, True])
+    batch = dataclasses.replace(batch, captions=["very small " + PROMPT, *batch.captions[1:]])  # two places a word
+    keeps = True
+    losses = losses_on(tiny_pipe, batch, quick())
+    places = {
+        place
+        for text in ("", "very small ")
+        for c in find_positions(tiny_pipe.tokenizer, text + PROMPT, ["<new1>", "<new2>"], CLASSES)
+        for place in (c.modifier, *c.class_)
+    }
+    assert stores[0].tokens == tuple(sorted(places))
+    keeps = False  # and with the maps of all tokens the losses are the same
+    monkeypatch.setattr(training_module, "_tracked", lambda _, positions: (None, positions))
+    for name, value in losses_on(tiny_pipe, batch, quick()).items():
+        assert value.item() == pytest.approx(losses[name].item(), rel=1e-6)
 
 
 def test_an_oracle_binds_to_the_true_masks(tiny_pipe):
