@@ -46,7 +46,9 @@ class Config:
     smooth: bool = True  # blur the maps with the 3x3 Gaussian
     map_resolution: int = 16  # side of the calibrated maps, cells; Stable Diffusion at 512 px has 64, 32, 16, 8
     all_scales: bool = False  # calibrate the mean of the maps of all grids, brought to map_resolution
-    class_maps: str = "attention"  # or "masks": an oracle, the true masks take the place of the class words' maps
+    class_maps: str = (
+        "attention"  # or "masks": an oracle, the true masks take the place of the class words' maps, L_s&s is constant
+    )
 
     modifiers: tuple[str, ...] = ("<new1>", "<new2>", "<new3>")  # the new words, one a concept
     initial_tokens: tuple[str, ...] = ("ktn", "pll", "ucd")  # rare words whose embeddings the modifiers start from
@@ -209,6 +211,8 @@ def _check_ranges(config: Config) -> None:
         raise UserError(
             f"The template {config.template!r} must hold {{}} once, where the concepts go: 'photo of a {{}}'."
         )
+    if config.suppress_twice and not (config.suppress and config.smooth):
+        raise UserError("suppress_twice squares the smoothed maps once more: leave suppress and smooth on with it.")
     if len(set(config.modifiers)) != len(config.modifiers):
         raise UserError(
             f"The modifiers {', '.join(config.modifiers)} are not all different: give each concept its own."

@@ -106,7 +106,7 @@ def pick_device(device=None) -> torch.device:
 def cross_attention_weights(unet, trained: str = "kv") -> dict[str, nn.Parameter]:
     """The weights of some projections of every cross-attention layer (`attn2`), by their names in the plain UNet.
 
-    trained: which, a key of config.TRAINED that names projections; "kv" is keys and values.
+    trained: which, a key of presets.TRAINED that names projections; "kv" is keys and values.
 
     Raises UserError if there are none, or LoRA adapters wrap some.
     """

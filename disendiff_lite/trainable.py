@@ -100,7 +100,7 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
 def choose_trainable(pipe, trained: str) -> dict[str, nn.Parameter]:
     """The UNet parameters that a run trains, by name; the new tokens' embeddings come on top of them.
 
-    trained: a key of config.TRAINED: some projections of every cross-attention layer, the whole UNet, or none.
+    trained: a key of presets.TRAINED: some projections of every cross-attention layer, the whole UNet, or none.
 
     Returns parameters by their name in the plain UNet, in its order. Raises UserError if they are not what the pictures
     are made of: if LoRA adapters wrap them or attention processors have weights of their own in their place.

@@ -96,6 +96,9 @@ def test_an_unknown_setting_names_the_nearest(make):
         ({"template": "photo"}, "hold {} once"),
         ({"method": "lora"}, "no method 'lora': use one of disendiff"),
         ({"precision": "float8"}, "no precision 'float8'"),
+        ({"trained": "keys"}, "no trained 'keys': use one of kv, qkv, v, unet, none"),
+        ({"class_maps": "truth"}, "no class_maps 'truth'"),
+        ({"suppress_twice": True, "suppress": False}, "leave suppress and smooth on"),
         ({"method": "custom_diffusion", "calibration_weight": 0.1}, "has no calibration"),
     ],
 )
@@ -122,3 +125,10 @@ def test_every_setting_is_read_somewhere():
     source = "\n".join(path.read_text() for path in package.rglob("*.py"))
     unread = [f.name for f in dataclasses.fields(Config) if not re.search(rf"(config|self)\.{f.name}\b", source)]
     assert unread == []
+
+
+def test_settings_of_older_runs_train_what_they_trained():
+    for method, trained in {"disendiff": "kv", "dreambooth": "unet", "textual_inversion": "none"}.items():
+        settings = emoji(method=method).to_dict()
+        assert settings.pop("trained") == trained
+        assert Config.from_dict(settings) == emoji(method=method)

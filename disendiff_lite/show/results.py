@@ -12,7 +12,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from disendiff_lite.evaluate.claims import CLAIMS, FULL, TABLES, Measures, Outcome, examine, method_table, read_measures
+from disendiff_lite.evaluate.claims import (
+    CLAIMS,
+    FULL,
+    LEVEL_MARGIN,
+    TABLES,
+    Measures,
+    Outcome,
+    examine,
+    method_table,
+    read_measures,
+)
 from disendiff_lite.evaluate.intervals import Interval, bootstrap, paired_differences
 from disendiff_lite.show.intervals import plot_intervals
 from disendiff_lite.support.errors import UserError, run_main
@@ -59,7 +69,7 @@ def verdicts(outcomes: Sequence[Outcome]) -> str:
     rows = [["", "the paper says", "measured, first minus second", "verdict"]]
     for outcome in outcomes:
         measured = [
-            f"{one.measure}: {one.larger} - {one.smaller} {interval}"
+            f"{one.measure}: {one.larger} {'level with' if one.level else '-'} {one.smaller} {interval}"
             for one, interval in zip(outcome.claim.comparisons, outcome.intervals)
         ]
         rows.append([outcome.claim.name, outcome.claim.says, "<br>".join(measured), outcome.verdict])
@@ -89,7 +99,8 @@ def page(table: Measures, figures: Mapping[str, str]) -> str:
         *(f"![{caption}]({file})\n\n*{caption}*" for file, caption in figures.items()),
         "## The paper's claims",
         f"{comparisons} comparisons, each with an interval of its own: about one in twenty would miss its true value by"
-        " chance. A claim holds if all of its comparisons hold, and fails if one fails.",
+        " chance. A claim holds if all of its comparisons hold, and fails if one fails."
+        f" Level means a difference of {LEVEL_MARGIN} or less, either way.",
         verdicts(outcomes),
     ]
     if missing:

@@ -30,6 +30,10 @@ def test_the_command_has_a_folder_of_its_own_and_says_bad_input_in_one_sentence(
     with pytest.raises(SystemExit) as end:
         run_main(pretrain.main)
     assert end.value.code == 2 and "choose from 1 to 100" in capsys.readouterr().err and len(folders) == 1
+    monkeypatch.setattr(sys, "argv", ["pretrain", "--forget", "to_q"])
+    with pytest.raises(SystemExit) as end:
+        run_main(pretrain.main)
+    assert end.value.code == 2 and "name it with --start" in capsys.readouterr().err and len(folders) == 1
     assert UnetTraining(images=0).images == 0  # only the decoder is trained
 
 

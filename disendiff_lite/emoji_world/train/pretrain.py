@@ -23,9 +23,10 @@ from disendiff_lite.emoji_world.train.architecture import assemble, new_text_enc
 from disendiff_lite.emoji_world.train.training_data import latent_scale, training_set
 from disendiff_lite.emoji_world.train.unet import PRECISIONS, UnetTraining, train_unet
 from disendiff_lite.emoji_world.train.vae import train_vae
-from disendiff_lite.support.errors import run_main
+from disendiff_lite.presets import TRAINED
+from disendiff_lite.support.errors import UserError, run_main
 
-PROJECTIONS = ("to_q", "to_k", "to_v")
+PROJECTIONS = TRAINED["qkv"]  # that can be forgotten
 UNSEEN_SEED = 7  # of the scenes that are only looked at
 SAMPLE_PROMPTS = (
     "photo of a cat and a dog",
@@ -139,10 +140,12 @@ def main() -> None:
         default=[],
         help="with --start: these projections of all cross-attention layers start anew",
     )
-    parser.add_argument("--frozen-text", action="store_true", help="leave the text encoder as it is")
+    parser.add_argument("--frozen-text", action="store_true", help="with --start: leave the text encoder as it is")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    if (options.forget or options.frozen_text) and not options.start:
+        raise UserError("--forget and --frozen-text need a finished model: name it with --start.")
     settings = UnetTraining(
         images=options.images,
         batch=options.batch,
