@@ -1,8 +1,7 @@
 """Grounding: the attention of the class words, which the UNet's training pulls towards the true masks of their objects.
 
-Stable Diffusion's words learn where to look by seeing hundreds of millions of captions; the scenes that a CPU can train
-on are too few for that to come by itself, and here the masks are known. Only class words are grounded: what a new
-modifier token attends to is left open, as in Stable Diffusion.
+Stable Diffusion's words learn where to look by seeing hundreds of millions of captions; here the masks are known. Only
+class words are grounded: what a new modifier token attends to is left open, as in Stable Diffusion.
 """
 
 from collections.abc import Callable
