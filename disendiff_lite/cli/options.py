@@ -13,6 +13,7 @@ from pathlib import Path
 from disendiff_lite.cli.streams import lasting_streams
 from disendiff_lite.support.errors import UserError
 
+MODULES = {"sweep": "sweep"}  # of the verbs that have their own; the others are in commands
 DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than disendiff"
 
 
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     try:
         # The commands bring torch and diffusers with them: --help and a misspelt option should not wait for that.
-        commands = import_module(f"disendiff_lite.cli.{'sweep' if args.verb == 'sweep' else 'commands'}")
-        return getattr(commands, args.verb)(args) or 0
+        commands = import_module(f"disendiff_lite.cli.{MODULES.get(args.verb, 'commands')}")
+        return getattr(commands, args.verb.replace("-", "_"))(args) or 0
     except UserError as error:
         print(f"{args.verb}: {error}", file=sys.stderr)
         return 2
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Learn two concepts from one picture and keep them apart (DisenDiff).",
         allow_abbrev=False,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{train,generate,score,report,sweep}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_train(_add_verb(verbs, "train", "learn the concepts of one picture"))
     _add_generate(_add_verb(verbs, "generate", "draw pictures with what a run learned"))
     _add_score(_add_verb(verbs, "score", "measure image- and text-alignment of a run"))
