@@ -51,8 +51,8 @@ def widened(vae: AutoencoderKL) -> AutoencoderKL:
     return wide
 
 
-def new_text_encoder() -> CLIPTextModel:
-    """An untrained one-layer CLIP text transformer.
+def new_text_encoder(layers: int = 1) -> CLIPTextModel:
+    """An untrained CLIP text transformer of one layer or more.
 
     Token embeddings start at standard deviation 0.5, positions at 0.1: from CLIP's own 0.02, words stay lost
     among the positions and prompts are ignored for the whole of a short training. The embeddings are random
@@ -64,7 +64,7 @@ def new_text_encoder() -> CLIPTextModel:
         vocab_size=len(tokenizer),
         hidden_size=TEXT_DIM,
         intermediate_size=4 * TEXT_DIM,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,

@@ -33,6 +33,8 @@ def maps_at(maps: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
 def grounded_predictor(unet) -> tuple[Callable, Callable[[bool], None]]:
     """A function (noisy, t, text) -> (predicted noise (B, 4, h, w), mean 16x16 maps (B, 77, 16, 16)), to be compiled.
 
+    Without its processors the maps are None, and the UNet computes its attention as it usually does.
+
     Beside it, a function that gives the UNet the processors which this needs (True, as at first) or its own ones back
     (False), for capture_attention, which does that by itself, cannot be traced through by the compiler.
     """
@@ -52,6 +54,8 @@ def grounded_predictor(unet) -> tuple[Callable, Callable[[bool], None]]:
     def predict(noisy, t, text):
         seen.clear()
         noise = unet(noisy, t, text).sample
+        if not seen:
+            return noise, None
         maps = torch.stack([probabilities.mean(dim=1) for probabilities in seen]).mean(dim=0)  # (B, Q, T)
         return noise, maps.transpose(1, 2).unflatten(2, noisy.shape[-2:])  # (B, T, h, w)
 

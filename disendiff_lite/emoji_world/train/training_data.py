@@ -43,10 +43,11 @@ def training_set(pipe: StableDiffusionPipeline, scenes: Scenes, device: str, cac
     if kept and kept.exists():
         return TrainingSet(load_file(kept)["latents"], ids, torch.from_numpy(scenes.masks), positions)
 
-    @torch.compile
     def encode(x: torch.Tensor) -> torch.Tensor:
         return vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
 
+    if torch.device(device).type == "cpu":
+        encode = torch.compile(encode)
     rows = []
     with torch.no_grad():
         for start in range(0, len(scenes), 96):

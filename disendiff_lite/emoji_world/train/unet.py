@@ -123,12 +123,14 @@ def train_unet(
     )
     first = load_state(work / "unet.safetensors", {"model": trained, "ema": ema}, optimiser)
     predict, capture = grounded_predictor(unet)
-    # Used with one shape and mode only: each other one would cost minutes of compiling.
-    fast_predict = torch.compile(predict)
+    grounded = settings.grounding > 0 or not signal.is_cuda  # on a CPU the maps are free: fused attention is slower
+    capture(grounded)
+    # Used with one shape and mode only: each other one would cost minutes of compiling, more than it gains on a GPU.
+    fast_predict = predict if signal.is_cuda else torch.compile(predict)
     level_weight_of = level_weights(signal, settings.snr_cap, settings.noise_balance)
     steps = settings.images // settings.batch
     started = time.perf_counter()
-    averages = torch.zeros(2)
+    averages = torch.zeros(2, device=device)
     for step in range(first, steps):
         rng = np.random.default_rng([settings.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -150,20 +152,22 @@ def train_unet(
         share = signal[t][:, None, None, None]
         with torch.autocast(clean.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             predicted, maps = fast_predict(share.sqrt() * clean + (1 - share).sqrt() * noise, t, text_encoder(ids)[0])
-        predicted, maps = predicted.float(), maps.float()
+        predicted = predicted.float()
         level_weight = level_weight_of[t][:, None, None, None]
         place_weight = 1 + (settings.object_weight - 1) * masks.sum(dim=1, keepdim=True).clamp_max(1)  # (B, 1, 16, 16)
         weights = (level_weight * place_weight / place_weight.mean()).expand_as(noise)
         error = (weights * (predicted - noise).square()).mean()
-        class_maps = maps_at(maps, positions.to(device))  # (B, 3, h, w)
-        grounding = grounding_loss(class_maps, masks * (~dropped).to(device)[:, None, None, None])
+        grounding = error.new_zeros(())
+        if grounded:
+            class_maps = maps_at(maps.float(), positions.to(device))  # (B, 3, h, w)
+            grounding = grounding_loss(class_maps, masks * (~dropped).to(device)[:, None, None, None])
         optimiser.zero_grad()
         (error + settings.grounding * grounding).backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimiser.step()
         decay = min(settings.ema, (step + 1) / (step + 20))
         torch._foreach_lerp_(list(ema), [p.detach() for p in trained.parameters()], 1 - decay)
-        averages = averages.lerp(torch.tensor([error.item(), grounding.item()]), 1 / min(step - first + 1, 200))
+        averages = averages.lerp(torch.stack([error.detach(), grounding.detach()]), 1 / min(step - first + 1, 200))
         if (step + 1) % 100 == 0 or step == steps - 1:
             rate = (step + 1 - first) * settings.batch / (time.perf_counter() - started)
             eta = (steps - step - 1) * settings.batch / rate / 60
@@ -178,6 +182,7 @@ def train_unet(
             with _holding(trained, ema):
                 means = {"error": averages[0].item(), "grounding": averages[1].item()}
                 row = {"images": (step + 1) * settings.batch, **means}
+                capture(True)
                 row |= validate(predict, text_encoder, unseen, signal)
                 print("  ".join(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
                 _append_row(work / "training.csv", row)
@@ -185,7 +190,7 @@ def train_unet(
                 capture(False)
                 on_progress(pipe, step + 1)
                 rows.install()
-                capture(True)
+                capture(grounded)
     with torch.no_grad():
         for parameter, average in zip(trained.parameters(), ema, strict=True):
             parameter.copy_(average)
