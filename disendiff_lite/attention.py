@@ -22,6 +22,7 @@ from diffusers import Transformer2DModel, UNet2DConditionModel
 from diffusers.models import attention_processor as stock
 from diffusers.models.attention_processor import Attention, AttentionProcessor
 
+from disendiff_lite.precision import in_float32
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.modules import Watched, plain_names, uncompiled
 from disendiff_lite.tokens import ConceptPositions
@@ -69,7 +70,9 @@ class CapturingProcessor:
         if isinstance(_innermost(self), stock.AttnProcessor2_0):  # takes 1 / sqrt(d), whatever the layer's scale is
             query = query * (query.shape[-1] ** -0.5 / attn.scale)
         mask = attn.prepare_attention_mask(attention_mask, key.shape[1], len(output))
-        self.record(attn.get_attention_scores(query, key, mask).unflatten(0, (-1, attn.heads)))
+        with in_float32(output.device):  # half precision is too coarse for the losses
+            scores = attn.get_attention_scores(query.float(), key.float(), mask if mask is None else mask.float())
+        self.record(scores.unflatten(0, (-1, attn.heads)))
         return output
 
 
@@ -125,9 +128,8 @@ class _Watcher:
     expected: dict[str, int] = field(default_factory=dict)  # layer name -> its maps after the call under way
 
     def __call__(self, _: Transformer2DModel, args: tuple, kwargs: dict) -> None:
-        seen = tuple((args[0] if args else kwargs["hidden_states"]).shape[-2:])  # of (B, channels, h, w)
+        self.store.grids_seen.add(seen := tuple((args[0] if args else kwargs["hidden_states"]).shape[-2:]))  # (h, w)
         wanted = seen == self.store.grid
-        self.store.grids_seen.add(seen)
         if wanted and not self.installed:
             self._install()
         for processor in self.installed:
@@ -154,12 +156,10 @@ class _Watcher:
     def _record(self, name: str, probabilities: torch.Tensor) -> None:
         tokens, length = self.store.tokens, probabilities.shape[-1]
         if tokens is not None:
-            outside = [token for token in tokens if not 0 <= token < length]
-            if outside:
+            if outside := [token for token in tokens if not 0 <= token < length]:
                 raise UserError(f"Token positions {outside} are not in the prompt: choose among 0 to {length - 1}.")
             probabilities = probabilities[..., list(tokens)]  # (B, H, Q, kept T), a copy: the others can be freed
-        probabilities = probabilities.detach() if self.detach else probabilities
-        self.store.maps.setdefault(name, []).append(probabilities.float())
+        self.store.maps.setdefault(name, []).append(probabilities.detach() if self.detach else probabilities)
 
 
 def check_processors(unet: UNet2DConditionModel) -> None:

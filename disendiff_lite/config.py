@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from disendiff_lite.precision import DTYPES
 from disendiff_lite.presets import CLASS_MAPS, EMOJI, METHODS, PER_METHOD, TRAINED
 from disendiff_lite.support.errors import UserError, check_name
 from disendiff_lite.support.files import read_json, write_text
@@ -36,7 +37,7 @@ class Config:
     lr_scheduler: str = "constant"  # or "cosine": both rates fall to nothing along half a cosine
     weight_decay: float = 1e-2  # AdamW's
     gradient_checkpointing: bool = False  # recompute the UNet's activations: less memory, about a third slower
-    precision: str = "float32"  # in which the UNet computes while it trains; the weights stay float32
+    precision: str = "float32"  # of what is frozen while the rest trains, and of computing; what trains is float32
 
     calibration_weight: float = 0.01  # lambda of the paper; 0 captures no attention at all
     bind_weight: float = 1.0  # of L_bind within the calibration; 0 switches it off
@@ -169,7 +170,7 @@ def _check_ranges(config: Config) -> None:
     of = {
         "preset": tuple(PRESETS),
         "method": METHODS,
-        "precision": ("float32", "bfloat16"),
+        "precision": tuple(DTYPES),
         "lr_scheduler": ("constant", "cosine"),
         "trained": tuple(TRAINED),
         "class_maps": CLASS_MAPS,

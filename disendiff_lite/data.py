@@ -143,6 +143,7 @@ class LatentEncoder:
     """
 
     pipe: StableDiffusionPipeline
+    dtype: torch.dtype | None = None  # of the latents; None is that of the VAE
     kept: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def batch(self, samples: Sequence[Sample], generator: torch.Generator) -> Batch:
@@ -168,9 +169,10 @@ class LatentEncoder:
     def _encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         vae = self.pipe.vae
         encoded = vae.encode(pixels[None].to(vae.device, vae.dtype))
+        dtype = self.dtype or vae.dtype
         if hasattr(encoded, "latent_dist"):
-            return encoded.latent_dist.mean, encoded.latent_dist.std
-        return encoded.latents, torch.zeros_like(encoded.latents)  # AutoencoderTiny has no Gaussian
+            return encoded.latent_dist.mean.to(dtype), encoded.latent_dist.std.to(dtype)
+        return encoded.latents.to(dtype), torch.zeros_like(encoded.latents, dtype=dtype)  # AutoencoderTiny: no Gaussian
 
 
 def _stacked(layers: Sequence[Image.Image], size: int) -> torch.Tensor:

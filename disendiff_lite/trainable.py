@@ -18,6 +18,7 @@ from torch import nn
 from disendiff_lite.attention import check_processors
 from disendiff_lite.config import Config
 from disendiff_lite.models import cross_attention_weights
+from disendiff_lite.precision import held_in
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.modules import plain_names, uncompiled
 
@@ -71,19 +72,24 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
     exception, mode, requires_grad and gradient checkpointing are as before and the hooks are gone; what was learned
     stays.
 
+    With a half `precision` the frozen weights are held in it meanwhile; what trains is always float32.
+
     token_ids: of the modifiers; their embeddings train in every method but dreambooth.
 
     What torch.compile compiled runs uncompiled meanwhile. Raises UserError as choose_trainable does, before anything
     changes.
     """
     weights = choose_trainable(pipe, config.trained)
-    base = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+    base = {name: weight.detach().to("cpu", torch.float32, copy=True) for name, weight in weights.items()}
     table = pipe.text_encoder.get_input_embeddings()
-    rows = None if config.method == "dreambooth" else nn.Parameter(table.weight[token_ids].detach().clone())
+    rows = None if config.method == "dreambooth" else nn.Parameter(table.weight[token_ids].detach().float().clone())
     trainable = Trainable(weights, base, rows, list(token_ids), table)
+    parts = (pipe.unet, pipe.vae, pipe.text_encoder)
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        stack.callback(trainable.write_back)  # when the table is again of the type that it had
+        stack.enter_context(held_in(config.precision, parts, weights.values()))
+        for part in parts:
             stack.enter_context(_frozen(part))
         for weight in weights.values():
             weight.requires_grad_(True)

@@ -19,6 +19,7 @@ from disendiff_lite.attention import average_maps, capture_attention, concept_ma
 from disendiff_lite.config import Config
 from disendiff_lite.data import Batch, LatentEncoder, TrainingData
 from disendiff_lite.losses import calibration_loss
+from disendiff_lite.precision import computing
 from disendiff_lite.sampling import make_noiser
 from disendiff_lite.scales import average_scales, feature_grids
 from disendiff_lite.support.errors import UserError
@@ -62,7 +63,7 @@ def training_steps(
 
     Raises UserError if the loss is no longer a number.
     """
-    encoder, noiser = LatentEncoder(pipe), make_noiser(pipe)
+    encoder, noiser = LatentEncoder(pipe, torch.float32), make_noiser(pipe)
     for step in range(done + 1, config.steps + 1):
         began = time.perf_counter()
         terms = []
@@ -103,7 +104,7 @@ def training_losses(
     with ExitStack() as stack:
         captures = [capture_attention(pipe.unet, scale, tokens=kept) for scale in scales] if calibrated else []
         stores = [stack.enter_context(capture) for capture in captures]
-        stack.enter_context(torch.autocast(noise.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"))
+        stack.enter_context(computing(config.precision, noise.device))
         text, _ = pipe.encode_prompt(batch.captions, noise.device, 1, False)  # (B, T, dim)
         predicted = pipe.unet(noisy, times, text).sample
     target = noise
@@ -113,7 +114,7 @@ def training_losses(
     if not calibrated:
         return {"reconstruction": reconstruction, "total": reconstruction}
     maps = average_scales(stores, config.map_resolution) if config.all_scales else average_maps(stores[0])
-    terms = _calibration(maps, batch, places, config)
+    terms = batch_calibration(maps, batch, places, config)
     weighted = config.bind_weight * terms["bind"] + config.separate_weight * terms["separate"]
     return {"reconstruction": reconstruction, **terms, "total": reconstruction + config.calibration_weight * weighted}
 
@@ -147,7 +148,7 @@ def _tracked(
     return kept, places
 
 
-def _calibration(
+def batch_calibration(
     maps: torch.Tensor, batch: Batch, places: Mapping[str, Sequence[ConceptPositions]], config: Config
 ) -> dict[str, torch.Tensor]:
     """The calibration's terms, the mean over the entries whose caption holds the modifiers.

@@ -11,7 +11,7 @@ import disendiff_lite
 PACKAGE = Path(disendiff_lite.__file__).parent
 FLOORS = (
     ("support",),
-    ("attention", "attention_record", "config", "losses", "models", "presets", "scales", "tokens"),
+    ("attention", "attention_record", "config", "losses", "models", "precision", "presets", "scales", "tokens"),
     ("data", "sampling", "trainable"),
     ("recording", "training"),
     ("runs",),

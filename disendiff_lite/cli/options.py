@@ -13,7 +13,7 @@ from pathlib import Path
 from disendiff_lite.cli.streams import lasting_streams
 from disendiff_lite.support.errors import UserError
 
-MODULES = {"sweep": "sweep"}  # of the verbs that have their own; the others are in commands
+MODULES = {"sweep": "sweep", "bench": "bench"}  # of the verbs that have their own; the others are in commands
 DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than disendiff"
 
 
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_score(_add_verb(verbs, "score", "measure image- and text-alignment of a run"))
     _add_report(_add_verb(verbs, "report", "train, draw and score in notebooks, and write one HTML page"))
     _add_sweep(_add_verb(verbs, "sweep", "train and measure pairs x methods x seeds, and write one table"))
+    _add_bench(_add_verb(verbs, "bench", "measure the seconds and the memory of a training step"))
     return parser
 
 
@@ -149,6 +150,26 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=("loky", "dask", "ray"), default="loky", help=backends)
     parser.add_argument("--address", help="of the cluster's scheduler, such as tcp://host:8786")
     parser.add_argument("--out", metavar="FOLDER", default="results", help="where it goes on (default %(default)s)")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_mutually_exclusive_group()
+    shapes = "emoji, the embedded model, or sd15, random weights in the shape of Stable Diffusion 1.5 (default emoji)"
+    model.add_argument("--shape", choices=("emoji", "sd15"), default="emoji", help=shapes)
+    model.add_argument("--model", help="a model of your own instead: a short name, a folder or a hub id")
+    precisions = "float32, bfloat16, float16, or several with commas between (default %(default)s)"
+    parser.add_argument("--precision", default="float32", help=precisions)
+    parser.add_argument("--batch", type=_at_least_one, help="pictures in a step (default: the recipe's, 2)")
+    parser.add_argument("--resolution", type=_at_least_one, help="side of the pictures, pixels (default: the recipe's)")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations: less memory, slower")
+    parser.add_argument("--what", default="kv", help="what trains of the UNet, as in --set trained=... (default kv)")
+    parser.add_argument("--steps", type=_at_least_one, default=10, help="of each kind that are timed (default 10)")
+    parser.add_argument("--device", help="cpu, cuda, mps, ... (default: the fastest there is)")
+    earlier = "show the bench.json of earlier measurements instead, in one option or in several"
+    parser.add_argument("--earlier", metavar="FILE", action="append", help=earlier)
+    parser.add_argument("--out", metavar="FOLDER", help="where bench.json and bench.md go (default: nowhere)")
+    page = "a page that gets the tables between its lines <!-- bench --> and <!-- end of bench -->"
+    parser.add_argument("--readme", metavar="FILE", help=page)
 
 
 def _add_source(parser: argparse.ArgumentParser):

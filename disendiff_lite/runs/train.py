@@ -17,7 +17,7 @@ from disendiff_lite.runs.folder import RunFolder, RunRecord, open_run, picture_h
 from disendiff_lite.runs.learned import embedding_files, load_learned, save_learned
 from disendiff_lite.runs.prior import load_prior, make_prior
 from disendiff_lite.sampling import check_sampling
-from disendiff_lite.scales import feature_grids
+from disendiff_lite.scales import check_grid
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.images import load_image, to_rgb
 from disendiff_lite.tokens import (
@@ -136,13 +136,7 @@ def _check_request(
         )
     choose_trainable(pipe, config.trained)  # refuses a UNet whose weights would not be those that train
     check_sampling(pipe, config)
-    side = config.resolution // pipe.vae_scale_factor
-    grids = feature_grids(pipe.unet, side)
-    if config.calibrates and config.map_resolution not in grids:
-        raise UserError(
-            f"At {config.resolution} px this UNet has no grid of map_resolution {config.map_resolution}:"
-            f" choose one of {', '.join(map(str, grids))}."
-        )
+    check_grid(pipe, config)
 
 
 def _check_masks(masks: np.ndarray | None, image: Image.Image, classes: Sequence[str], config: Config) -> None:

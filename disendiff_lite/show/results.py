@@ -26,10 +26,10 @@ from disendiff_lite.evaluate.claims import (
 from disendiff_lite.evaluate.intervals import Interval, bootstrap, paired_differences
 from disendiff_lite.show.intervals import plot_intervals
 from disendiff_lite.support.errors import UserError, run_main
-from disendiff_lite.support.files import replacing, write_text
+from disendiff_lite.support.files import put_into_page, replacing, write_text
 from disendiff_lite.support.text import markdown_table
 
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+SECTION = "results"  # of a page that gets the main tables
 IN_README = ("Likeness to the reference", "What is in the pictures")
 MEANS = "means.png"
 DIFFERENCES = "differences.png"
@@ -108,15 +108,6 @@ def page(table: Measures, figures: Mapping[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def put_between(text: str, inserted: str) -> str:
-    """`text` with what stands between BEGIN and END replaced. Raises UserError if it lacks one of these lines."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise UserError(f"The page has no lines {BEGIN} and {END}: put them where the tables should go.")
-    return f"{before}{BEGIN}\n{inserted}\n{END}{after}"
-
-
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
@@ -140,7 +131,7 @@ def main() -> None:
             figures[DIFFERENCES] = f"Paired differences to {FULL}. A hollow dot cannot be told from none."
     write_text(options.results / "README.md", page(table, figures))
     if options.readme:
-        write_text(options.readme, put_between(options.readme.read_text(encoding="utf-8"), tables(table, IN_README)))
+        put_into_page(options.readme, SECTION, tables(table, IN_README))
     print(options.results / "README.md")
 
 

@@ -99,6 +99,19 @@ def write_text(path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def put_into_page(path, section: str, inserted: str) -> None:
+    """Replace, in a page of Markdown, what stands between the lines `<!-- section -->` and `<!-- end of section -->`.
+
+    Raises UserError if the file cannot be read or written, or lacks one of these lines.
+    """
+    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
+    before, first, rest = read_text(path).partition(begin)
+    _, last, after = rest.partition(end)
+    if not (first and last):
+        raise UserError(f"{path} has no lines {begin} and {end}: put them where the tables should go.")
+    write_text(path, f"{before}{begin}\n{inserted}\n{end}{after}")
+
+
 def read_text(path) -> str:
     """The text of `path`. Raises UserError if the file is missing or cannot be read."""
     try:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from disendiff_lite.support.errors import UserError
-from disendiff_lite.support.files import check_writable, file_key, file_names, read_json, read_text
+from disendiff_lite.support.files import check_writable, file_key, file_names, put_into_page, read_json, read_text
 
 
 def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
@@ -40,3 +40,15 @@ def test_whether_a_folder_can_be_written(tmp_path):
         check_writable(tmp_path / "file" / "a")
     with pytest.raises(UserError, match="Cannot write .*: choose better"):
         check_writable(tmp_path / "file", "choose better")
+
+
+def test_a_page_keeps_all_but_the_lines_between(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n")
+    for _ in range(2):  # the second time it stays the same
+        put_into_page(page, "x", "new")
+        assert page.read_text() == "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"
+    with pytest.raises(UserError, match="page.md has no lines <!-- y --> and <!-- end of y -->: put them"):
+        put_into_page(page, "y", "new")
+    with pytest.raises(UserError, match="Cannot read .*: check the path"):
+        put_into_page(tmp_path / "none.md", "x", "new")

@@ -1,0 +1,68 @@
+"""A pipeline of Stable Diffusion 1.5's shape with random weights, for measuring time and memory without a download."""
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from disendiff_lite.support.paths import EMBEDDED_MODEL, check_shipped
+
+# The settings of the published model that differ from the defaults of their classes, or are worth seeing.
+UNET = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,  # the number of heads, in this class's old naming
+}
+VAE = {
+    "sample_size": 512,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+TEXT = {  # CLIP ViT-L/14's text transformer
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+
+
+def random_sd15(device: torch.device, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """Stable Diffusion 1.5 but for the values of its weights, which are random: its pictures are noise.
+
+    The tokenizer and the noise schedule are those of the embedded model, which has Stable Diffusion's own. The weights
+    are made on the device. Raises UserError if the embedded model is not there.
+    """
+    check_shipped(EMBEDDED_MODEL)
+    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_MODEL / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **TEXT,
+    )
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(0)
+        parts = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), CLIPTextModel(text)
+    for part in parts:
+        nn.Module.to(part, dtype=dtype).eval()  # diffusers' own `to` warns of float32 layers that there are not
+    unet, vae, text_encoder = parts
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler.from_pretrained(EMBEDDED_MODEL / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
