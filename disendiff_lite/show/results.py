@@ -33,7 +33,13 @@ SECTION = "results"  # of a page that gets the main tables
 IN_README = ("Likeness to the reference", "What is in the pictures")
 MEANS = "means.png"
 DIFFERENCES = "differences.png"
-SHOWN = ("image-alignment, combined", "image-alignment, concept 1", "image-alignment, concept 2", "co-occurrence")
+SHOWN = (
+    "image-alignment, combined",
+    "image-alignment, concept 1",
+    "image-alignment, concept 2",
+    "recognised",
+    "mix-up",
+)
 
 
 def mean_intervals(table: Measures, measures: Sequence[str]) -> dict[str, dict[str, Interval]]:
