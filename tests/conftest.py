@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from disendiff_lite.attention_record import AttentionRecord
-from disendiff_lite.emoji_world.train.architecture import new_scheduler
+from disendiff_lite.single_file import stable_diffusion_scheduler
 from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
@@ -83,7 +83,7 @@ def build_pipe() -> StableDiffusionPipeline:
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=build_unet(),
-        scheduler=new_scheduler(),
+        scheduler=stable_diffusion_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
