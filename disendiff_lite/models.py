@@ -44,10 +44,9 @@ def load_pipeline(
     source = find_source(str(name))
     with enough_memory(TO_LOAD):
         pipe = read_pipeline(str(name), source)
-    channels = pipe.unet.config.in_channels
-    if channels == INPAINTING:
+    if is_inpainting(pipe):
         pipe = _as_inpainting(pipe)
-    elif channels != LATENT:
+    elif (channels := pipe.unet.config.in_channels) != LATENT:
         raise UserError(f"The UNet of {name} has {channels} input channels: give a text-to-image or inpainting model.")
     if not inpainting:
         check_text_to_image(pipe)
@@ -66,9 +65,14 @@ def load_pipeline(
     return pipe
 
 
+def is_inpainting(pipe) -> bool:
+    """Whether the UNet sees a mask and the masked picture besides the latents."""
+    return pipe.unet.config.in_channels == INPAINTING
+
+
 def check_text_to_image(pipe) -> None:
     """Raise UserError for an inpainting model: it draws from a picture and a mask, never from a prompt alone."""
-    if pipe.unet.config.in_channels != LATENT:
+    if is_inpainting(pipe):
         raise UserError(
             f"{model_name(pipe) or 'This model'} is an inpainting model, which neither trains nor draws from a prompt"
             " alone: train on its text-to-image sister, such as sd15, then give this one to inpaint."
