@@ -70,7 +70,8 @@ def prepare_canvas(
     chosen = (np.asarray(resized) > 127) ^ invert  # (height, width)
     other = "leave out the inversion" if invert else "invert it (--invert)"
     if not chosen.any():
-        raise UserError(f"The mask is empty: paint white what is to be drawn anew, or {other} if it was black.")
+        colour = "black" if invert else "white"
+        raise UserError(f"The mask chooses nothing: paint {colour} what is to be drawn anew, or {other}.")
     if chosen.all():
         raise UserError(f"The mask covers the whole picture, of which nothing would stay: use generate, or {other}.")
     window = choose_window(chosen, resolution)
