@@ -93,10 +93,9 @@ def _from_hub(source: str, options: dict) -> StableDiffusionPipeline:
     try:
         return StableDiffusionPipeline.from_pretrained(source, **options)
     except OSError as error:
-        try:
-            return StableDiffusionPipeline.from_pretrained(source, variant="fp16", **options)
-        except (OSError, ValueError):
-            raise error from None
+        if "necessary `safetensors` weights" not in str(error):  # as of a connection that broke
+            raise
+        return StableDiffusionPipeline.from_pretrained(source, variant="fp16", **options)
 
 
 def _why_not_loaded(name: str, source: str, error: Exception) -> str:

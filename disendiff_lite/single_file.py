@@ -77,6 +77,8 @@ def settle_prediction(pipe: StableDiffusionPipeline) -> None:
     At the last time step the input x is nearly all noise. So a UNet that predicts noise gives x back, with a
     correlation near 1. The velocity sqrt(a) noise - sqrt(1 - a) x0 is nearly all picture there: with Stable Diffusion's
     schedule the correlation is sqrt(a) = 0.07.
+
+    Raises UserError if the prediction is not made of numbers.
     """
     unet, config = pipe.unet, pipe.scheduler.config
     text, _ = pipe.encode_prompt([""], pipe.device, 1, False)  # (1, T, dim)
@@ -84,6 +86,8 @@ def settle_prediction(pipe: StableDiffusionPipeline) -> None:
     # An inpainting UNet sees the mask, all to be filled, and the latents of an empty picture besides.
     more = [torch.ones_like(noise[:, :1]), torch.zeros_like(noise)] if unet.config.in_channels == 9 else []
     predicted = unet(torch.cat([noise, *more], dim=1), config.num_train_timesteps - 1, text).sample
+    if not predicted.isfinite().all():
+        raise UserError("What the UNet predicts are no numbers: load the model with dtype float32.")
     both = torch.stack([noise.flatten(), predicted.flatten()]).float()  # (2, 4096)
     kind = "epsilon" if torch.corrcoef(both)[0, 1] > 0.5 else "v_prediction"
     pipe.scheduler.register_to_config(prediction_type=kind)
@@ -122,7 +126,8 @@ def _write_settings(folder: Path, shapes: Mapping[str, tuple]) -> None:
     kinds |= {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
     index = {part: [library.get(part, "transformers"), kind] for part, kind in kinds.items()}
     index |= dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), [None, None])
-    _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline", **index})
+    index |= {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
+    _write_json(folder / "model_index.json", index)
     _write_json(folder / "unet" / "config.json", {"_class_name": kinds["unet"], **_unet_settings(shapes)})
     _write_json(folder / "vae" / "config.json", {"_class_name": kinds["vae"], **_vae_settings(shapes)})
     _text_settings(shapes).save_pretrained(folder / "text_encoder")

@@ -2,8 +2,9 @@
 
 import copy
 import dataclasses
+import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -110,6 +111,20 @@ def new_tiny_pipe() -> Callable[[], StableDiffusionPipeline]:
 def tiny_pipe(new_tiny_pipe: Callable[[], StableDiffusionPipeline]) -> StableDiffusionPipeline:
     """One fresh copy of the tiny pipeline, to change at will."""
     return new_tiny_pipe()
+
+
+@pytest.fixture
+def library_warnings() -> Iterator[list[str]]:
+    """What diffusers and transformers say in their logs, which pytest does not see by itself."""
+    said = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield said
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
