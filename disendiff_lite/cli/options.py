@@ -104,9 +104,8 @@ def _add_inpaint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", metavar="FILE", required=True, help="the scene, of any size")
     parser.add_argument("--mask", metavar="FILE", required=True, help="white where the scene is drawn anew")
     parser.add_argument("--invert", action="store_true", help="draw anew what is black in the mask")
-    parser.add_argument(
-        "--feather", type=int, metavar="PX", help="width of the soft border outside the mask (default: 2 of 64 px)"
-    )
+    feather = "width of the soft border outside the mask (default: a 32nd of the square that the model sees)"
+    parser.add_argument("--feather", type=int, metavar="PX", help=feather)
     strength = "share of the steps that is made; below 1 what was there before shows through (default 1)"
     parser.add_argument("--strength", type=float, default=1.0, help=strength)
     parser.add_argument(
@@ -184,7 +183,9 @@ def _add_source(parser: argparse.ArgumentParser):
 
 def _add_model(parser: argparse.ArgumentParser, default: str | None) -> None:
     shown = default or "the one that the run was trained on"
-    parser.add_argument("--model", default=default, help=f"a short name, a folder or a hub id (default: {shown})")
+    parser.add_argument(
+        "--model", default=default, help=f"a short name, a folder, a file or a hub id (default: {shown})"
+    )
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: the fastest there is)")
 
 
