@@ -413,7 +413,7 @@ def test_a_source_that_does_not_work(verb, arguments, sentence, tmp_path, monkey
         (settings("modifiers=<new1>,<new1>"), "not all different"),
         (["--method", "magic"], "There is no method 'magic': use one of disendiff"),
         (["--preset", "huge"], "There is no preset 'huge': use one of paper, emoji."),
-        (["--model", "no/such/model"], "There is no model folder no/such/model"),
+        (["--model", "no/such/model"], "There is no model no/such/model"),
         (["--device", "abacus"], "There is no device 'abacus'"),
         (["--seed", "4294967296"], "seed is 4294967296: it must be less than 2**32"),
     ],
