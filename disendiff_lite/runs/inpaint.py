@@ -38,6 +38,7 @@ def inpaint(
         `inpainting=True`, then load_learned with `any_model=True`).
     image: the scene, a picture or a file, of any size and shape. What the model sees of it is a square around the mask.
     mask: white, or True of a bool (height, width), where the scene is drawn anew. invert: draw the rest instead.
+        What is drawn ends where the mask does, so it should have about the shape and size of the thing.
     count, seed, config, negative_prompt, batch_size, progress: as for `generate`.
     strength: in (0, 1]; below 1 what was there before shows through.
     feather: width of the soft border outside the mask, pixels of the scene; None takes a 32nd of the square.
