@@ -29,6 +29,7 @@ _HOMES = {
     "runs.folder": ("read_losses", "read_run"),
     "runs.learned": ("load_learned",),
     "runs.generate": ("generate", "generate_set"),
+    "runs.inpaint": ("inpaint",),
     # on the way
     "support.progress": ("progress", "progress_callback"),
     "report.metrics": ("record_metrics",),
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # so that editors know the names
     from disendiff_lite.report.metrics import record_metrics
     from disendiff_lite.runs.folder import read_losses, read_run
     from disendiff_lite.runs.generate import generate, generate_set
+    from disendiff_lite.runs.inpaint import inpaint
     from disendiff_lite.runs.learned import load_learned
     from disendiff_lite.runs.prior import make_prior
     from disendiff_lite.runs.references import load_reference, own_reference, reference_names

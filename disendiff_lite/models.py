@@ -1,71 +1,55 @@
-"""Load a Stable Diffusion pipeline by a short name, a folder or a hub id, and choose which of its weights train."""
+"""Load a Stable Diffusion pipeline by a short name, a folder, a file or a hub id, and name what it is."""
 
 import contextlib
 import hashlib
-import os
-import re
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
-from huggingface_hub import hf_hub_download, model_info
+from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from torch import nn
 
 from disendiff_lite.config import Config, emoji, paper
+from disendiff_lite.model_source import SHORT_NAMES, find_source, read_pipeline
 from disendiff_lite.presets import TRAINED
+from disendiff_lite.single_file import settle_prediction
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_json
+from disendiff_lite.support.memory import TO_LOAD, enough_memory, is_out_of_memory
 from disendiff_lite.support.modules import plain_names
-from disendiff_lite.support.paths import EMBEDDED_MODEL
-from disendiff_lite.support.quiet import without_progress_bars
-from disendiff_lite.support.saved_parts import variant_parts
 
-SHORT_NAMES = {
-    "emoji": str(EMBEDDED_MODEL),
-    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sd14": "CompVis/stable-diffusion-v1-4",
-}
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-NOT_LOADED = {  # the safety checker and what goes with it, and what only prompts in pictures need
-    **dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder")),
-    "requires_safety_checker": False,
-}
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+LATENT, INPAINTING = 4, 9  # input channels of a UNet: latents; those with a mask and the masked picture's latents
 SMALL = 16  # latents of the embedded model are 16x16; Stable Diffusion's are 64x64 and larger
 
 
-def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipeline:
-    """Load a text-to-image pipeline of the Stable Diffusion 1.x or 2.x kind.
+def load_pipeline(
+    name="emoji", device=None, dtype=None, *, inpainting: bool = False
+) -> StableDiffusionPipeline | StableDiffusionInpaintPipeline:
+    """Load a pipeline of the Stable Diffusion 1.x or 2.x kind, one that predicts noise or velocity.
 
     Only safetensors weights are read, plain ones or else those of a variant such as fp16. The safety checker is left
     out: it knows photographs alone and blackens the rest.
 
-    name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, or a hub id
-        "owner/model".
+    name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, a hub id
+        "owner/model", or a one-file `.safetensors` checkpoint in the layout of the original code.
     device: where to put it; None takes the first of cuda, mps and cpu that is there.
     dtype: of the weights, a torch.dtype or its name; None is float32, which training needs.
+    inpainting: whether an inpainting model, whose UNet has 9 input channels, is taken, too.
 
-    Returns the pipeline, in eval mode, with its progress bar off. Raises UserError if the name leads to nothing, to
-    another kind of model or to pickled weights, the hub cannot be reached, or the device is missing or full.
+    Returns the pipeline, in eval mode, with its progress bar off; an inpainting model as a
+    StableDiffusionInpaintPipeline. Raises UserError if the name leads to nothing, to another kind of model or to
+    pickled weights, the hub cannot be reached or keeps the model for others, or the device is missing or full.
     """
     device, dtype = pick_device(device), _dtype(dtype)
-    source = _checked_source(SHORT_NAMES.get(str(name), str(name)))
-    local = Path(source).is_dir() or not _is_on_reachable_hub(source)
-    try:
-        index = StableDiffusionPipeline.load_config(source, local_files_only=local)
-        kind = index.get("_class_name")
-        if kind == "StableDiffusionPipeline":
-            with without_progress_bars() if local else nullcontext():
-                parts = variant_parts(source, index, PARTS) if Path(source).is_dir() else {}
-                pipe = StableDiffusionPipeline.from_pretrained(
-                    source, local_files_only=local, use_safetensors=True, **NOT_LOADED, **parts
-                )
-    except Exception as error:  # diffusers, the hub client and safetensors each have their own families of errors
-        raise UserError(_why_not_loaded(str(name), source, error)) from error
-    if kind != "StableDiffusionPipeline":
-        raise UserError(f"{name} is a {kind}: give a Stable Diffusion 1.x or 2.x text-to-image model.")
+    source = find_source(str(name))
+    with enough_memory(TO_LOAD):
+        pipe = read_pipeline(str(name), source)
+    if is_inpainting(pipe):
+        pipe = _as_inpainting(pipe)
+    elif (channels := pipe.unet.config.in_channels) != LATENT:
+        raise UserError(f"The UNet of {name} has {channels} input channels: give a text-to-image or inpainting model.")
+    if not inpainting:
+        check_text_to_image(pipe)
     pipe.set_progress_bar_config(disable=True)
     longest = pipe.text_encoder.config.max_position_embeddings  # old folders do not say it to the tokenizer
     pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, longest)
@@ -74,10 +58,25 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
             # diffusers' own `to` warns of float32 layers that there are not
             nn.Module.to(part, device=device, dtype=dtype)
     except RuntimeError as error:  # most often the device's memory is full
-        raise UserError(
-            f"Cannot put {name} on the device {device} ({first_line(error)}): choose another one."
-        ) from error
+        mend = TO_LOAD if is_out_of_memory(error) else "choose another one"
+        raise UserError(f"Cannot put {name} on the device {device} ({first_line(error)}): {mend}.") from error
+    if Path(source).is_file():
+        settle_prediction(pipe)
     return pipe
+
+
+def is_inpainting(pipe) -> bool:
+    """Whether the UNet sees a mask and the masked picture besides the latents."""
+    return pipe.unet.config.in_channels == INPAINTING
+
+
+def check_text_to_image(pipe) -> None:
+    """Raise UserError for an inpainting model: it draws from a picture and a mask, never from a prompt alone."""
+    if is_inpainting(pipe):
+        raise UserError(
+            f"{model_name(pipe) or 'This model'} is an inpainting model, which neither trains nor draws from a prompt"
+            " alone: train on its text-to-image sister, such as sd15, then give this one to inpaint."
+        )
 
 
 def pick_device(device=None) -> torch.device:
@@ -135,8 +134,8 @@ def preset_for(name: str) -> Callable[..., Config]:
 
 
 def absolute_model(name: str) -> str:
-    """A folder's path that holds everywhere; short names and hub ids as they are."""
-    return str(Path(name).resolve()) if name not in SHORT_NAMES and Path(name).is_dir() else name
+    """A folder's or a file's path that holds everywhere; short names and hub ids as they are."""
+    return str(Path(name).resolve()) if name not in SHORT_NAMES and Path(name).exists() else name
 
 
 def model_name(pipe: StableDiffusionPipeline) -> str:
@@ -149,9 +148,11 @@ def model_name(pipe: StableDiffusionPipeline) -> str:
 
 
 def weights_hash(name: str) -> str | None:
-    """16 hex digits that name the weights of a model's UNet, as they lie on this disk; None for a model of the hub."""
-    digest = hashlib.sha256()
-    files = sorted(Path(SHORT_NAMES.get(name, name), "unet").glob("*.safetensors"))
+    """16 hex digits that name the weights of a model's UNet, or of all in a one-file checkpoint, as they lie on this
+    disk; None for a model of the hub.
+    """
+    digest, source = hashlib.sha256(), Path(SHORT_NAMES.get(name, name))
+    files = [source] if source.is_file() else sorted(source.glob("unet/*.safetensors"))
     for path in files:
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -196,47 +197,7 @@ def _dtype(dtype) -> torch.dtype:
     return found
 
 
-def _checked_source(source: str) -> str:
-    """The path of a folder with a model, or a hub id; stops at what can be neither."""
-    path = Path(source).expanduser()
-    if path.suffix in PICKLES:
-        raise UserError(f"{source} holds pickled weights, which are not read: convert it to a safetensors folder.")
-    if path.is_file():
-        raise UserError(f"{source} is a single file: give the diffusers folder that holds model_index.json.")
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise UserError(f"{source} has no model_index.json: give a diffusers folder, as save_pretrained writes it.")
-        return str(path)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith((".", os.sep)):
-        raise UserError(
-            f"There is no model folder {source}: check the path, or use one of {', '.join(SHORT_NAMES)} or owner/model."
-        )
-    return source
-
-
-def _is_on_reachable_hub(source: str) -> bool:
-    """Whether the hub answers that it has the model; False if it does not answer but the model was downloaded before.
-
-    Asking first costs one request and spares the half minute in which a download would try again and again.
-    """
-    try:
-        model_info(source, timeout=10)
-        return True
-    except Exception as error:
-        try:
-            hf_hub_download(source, "model_index.json", local_files_only=True)
-            return False
-        except Exception:
-            raise UserError(_why_not_loaded(source, source, error)) from error
-
-
-def _why_not_loaded(name: str, source: str, error: Exception) -> str:
-    reason = first_line(error)
-    if not Path(source).is_dir():
-        return (
-            f"Cannot fetch {name} from the model hub ({reason}): download it on a connected machine and give its"
-            " folder, or use the model that is shipped, 'emoji'."
-        )
-    if any(Path(source).glob("*/*.bin")) and not any(Path(source).glob("unet/*.safetensors")):
-        return f"{name} holds pickled weights only, which are not read: convert them to safetensors."
-    return f"Cannot load the model folder {name} ({reason}): copy it again, it looks incomplete or damaged."
+def _as_inpainting(pipe: StableDiffusionPipeline) -> StableDiffusionInpaintPipeline:
+    inpaint = StableDiffusionInpaintPipeline(**pipe.components, requires_safety_checker=False)
+    inpaint.register_to_config(_name_or_path=pipe.config._name_or_path)
+    return inpaint

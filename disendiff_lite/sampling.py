@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
+from disendiff_lite.models import check_text_to_image
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import check_prompt
 
@@ -36,6 +37,7 @@ def sample(
     Returns RGB pictures of resolution x resolution px. The pipeline's scheduler is put back afterwards. Raises
     UserError as check_sampling does, and if a picture comes out without numbers.
     """
+    check_text_to_image(pipe)
     check_sampling(pipe, config, negative_prompt)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     with ddim(pipe):
@@ -50,6 +52,11 @@ def sample(
             generator=generators,
             output_type="np",
         ).images  # (B, height, width, 3) in [0, 1]
+    return finite_pictures(pipe, prompts, pixels)
+
+
+def finite_pictures(pipe, prompts: Sequence[str], pixels: np.ndarray) -> list[Image.Image]:
+    """Pixels (B, height, width, 3) in [0, 1] as pictures; UserError if some are not numbers."""
     for prompt, picture in zip(prompts, pixels):
         if not np.isfinite(picture).all():  # it would be written as a black one
             raise UserError(

@@ -2,8 +2,9 @@
 
 import copy
 import dataclasses
+import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from disendiff_lite.attention_record import AttentionRecord
-from disendiff_lite.emoji_world.train.architecture import new_scheduler
+from disendiff_lite.single_file import stable_diffusion_scheduler
 from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
@@ -83,7 +84,7 @@ def build_pipe() -> StableDiffusionPipeline:
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=build_unet(),
-        scheduler=new_scheduler(),
+        scheduler=stable_diffusion_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -110,6 +111,20 @@ def new_tiny_pipe() -> Callable[[], StableDiffusionPipeline]:
 def tiny_pipe(new_tiny_pipe: Callable[[], StableDiffusionPipeline]) -> StableDiffusionPipeline:
     """One fresh copy of the tiny pipeline, to change at will."""
     return new_tiny_pipe()
+
+
+@pytest.fixture
+def library_warnings() -> Iterator[list[str]]:
+    """What diffusers and transformers say in their logs, which pytest does not see by itself."""
+    said = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield said
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

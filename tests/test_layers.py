@@ -11,9 +11,22 @@ import disendiff_lite
 PACKAGE = Path(disendiff_lite.__file__).parent
 FLOORS = (
     ("support",),
-    ("attention", "attention_record", "config", "losses", "models", "precision", "presets", "scales", "tokens"),
+    (
+        "attention",
+        "attention_record",
+        "config",
+        "hub",
+        "losses",
+        "model_source",
+        "models",
+        "precision",
+        "presets",
+        "scales",
+        "single_file",
+        "tokens",
+    ),
     ("data", "sampling", "trainable"),
-    ("recording", "training"),
+    ("inpainting", "recording", "training"),
     ("runs",),
     ("evaluate",),
     ("report", "show"),  # side by side: neither may import the other

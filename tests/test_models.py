@@ -6,10 +6,10 @@ import shutil
 import peft
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from diffusers.utils import deprecate
 
-from disendiff_lite import models
+from disendiff_lite import hub, models
 from disendiff_lite.models import load_pipeline, model_fingerprint, pick_device, same_model
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.paths import EMBEDDED_MODEL
@@ -58,27 +58,41 @@ def test_short_names(folder, monkeypatch):
 
 def test_names_that_lead_nowhere(tmp_path):
     for name in ("nothing", tmp_path / "nothing", "./a/b", "~/none"):
-        with pytest.raises(UserError, match="There is no model folder .*: check the path, or use one of emoji"):
+        with pytest.raises(UserError, match="There is no model .*: check the path, or use one of emoji"):
             load_pipeline(name, device="cpu")
     with pytest.raises(UserError, match="no model_index.json: give a diffusers folder"):
         load_pipeline(tmp_path, device="cpu")
 
 
-def test_single_files_and_pickles_are_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_text("x")
-    with pytest.raises(UserError, match="single file: give the diffusers folder"):
-        load_pipeline(path, device="cpu")
+def test_pickles_are_refused(tmp_path):
     for name in ("model.ckpt", "model.bin", "model.pt"):
         with pytest.raises(UserError, match="pickled weights, which are not read"):
             load_pipeline(tmp_path / name, device="cpu")
+
+
+def test_an_inpainting_folder(new_tiny_pipe, tiny_unet, tmp_path, library_warnings):
+    parts = new_tiny_pipe().components | {"unet": tiny_unet(in_channels=9), "requires_safety_checker": False}
+    inpainting = StableDiffusionInpaintPipeline(**parts)
+    inpainting.save_pretrained(tmp_path / "nine")
+    library_warnings.clear()
+    pipe = load_pipeline(tmp_path / "nine", device="cpu", inpainting=True)
+    assert isinstance(pipe, StableDiffusionInpaintPipeline) and models.model_name(pipe) == str(tmp_path / "nine")
+    assert library_warnings == []
+    refusal = "nine is an inpainting model, which neither trains nor draws from a prompt alone: train on its text-to-im"
+    with pytest.raises(UserError, match=refusal):
+        load_pipeline(tmp_path / "nine", device="cpu")
+    parts["unet"] = tiny_unet()  # four channels: it draws from a prompt, whatever the folder says
+    StableDiffusionInpaintPipeline(**parts).save_pretrained(tmp_path / "four")
+    for inpainting in (False, True):
+        pipe = load_pipeline(tmp_path / "four", device="cpu", inpainting=inpainting)
+        assert isinstance(pipe, StableDiffusionPipeline)
 
 
 def test_another_kind_of_model_is_refused(copied):
     index = json.loads((copied / "model_index.json").read_text())
     index["_class_name"] = "StableDiffusionXLPipeline"
     (copied / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="is a StableDiffusionXLPipeline: give a Stable Diffusion 1.x or 2.x"):
+    with pytest.raises(UserError, match="is a StableDiffusionXLPipeline: give a Stable Diffusion 1.x or 2.x model"):
         load_pipeline(copied, device="cpu")
 
 
@@ -100,7 +114,7 @@ def test_an_unreachable_hub_is_explained(monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("Name or service not known\nand a long tail of advice")
 
-    monkeypatch.setattr(models, "model_info", unreachable)
+    monkeypatch.setattr(hub, "model_info", unreachable)
     with pytest.raises(UserError) as refused:
         load_pipeline("nobody/such-a-model", device="cpu")
     message = str(refused.value)
@@ -115,8 +129,8 @@ def test_a_model_downloaded_before_needs_no_hub(folder, monkeypatch):
         raise ConnectionError
 
     asked = []
-    monkeypatch.setattr(models, "model_info", unreachable)
-    monkeypatch.setattr(models, "hf_hub_download", lambda *_, **__: "model_index.json")
+    monkeypatch.setattr(hub, "model_info", unreachable)
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: "model_index.json")
 
     def from_cache(read):
         def reads_the_folder(source, **options):
@@ -161,9 +175,14 @@ def test_a_device_that_is_not_there_or_full(folder, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory\nand what one could try")
 
     monkeypatch.setattr(torch.nn.Module, "to", full)
-    with pytest.raises(
-        UserError, match=r"Cannot put .* on the device cpu \(CUDA out of memory\): choose another one\.$"
-    ):
+    with pytest.raises(UserError, match=r"on the device cpu \(CUDA out of memory\): load it with dtype float16, close"):
+        load_pipeline(folder, device="cpu")
+
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", no_memory)
+    with pytest.raises(UserError, match=r"There is too little memory \(MemoryError\): load it with dtype float16"):
         load_pipeline(folder, device="cpu")
 
 

@@ -13,7 +13,7 @@ from disendiff_lite.cli.results import SAMPLING, PictureFolder, file_stem, save_
 from disendiff_lite.config import PRESETS, Config, config_changes, emoji
 from disendiff_lite.evaluate.clip import SCORERS, load_scorer
 from disendiff_lite.evaluate.pictures import score_run, score_table
-from disendiff_lite.models import absolute_model, load_pipeline, model_name, preset_for
+from disendiff_lite.models import absolute_model, is_inpainting, load_pipeline, model_name, preset_for
 from disendiff_lite.runs.folder import RunRecord, check_same, holds_run, picture_hash, read_run
 from disendiff_lite.runs.generate import Request, draw_pictures, prompt_set
 from disendiff_lite.runs.learned import load_learned
@@ -56,7 +56,7 @@ def train(args: argparse.Namespace) -> None:
 
 def generate(args: argparse.Namespace) -> None:
     """Draw pictures with what a run learned; prints the folder."""
-    pipe, record, config = _learned(args)
+    pipe, record, config = learned_pipeline(args)
     asked = args.prompts or [request.prompt for request in _requests(record, config)]
     prompts = list(dict.fromkeys(asked))  # the same prompt twice gives the same pictures
     for prompt in prompts:
@@ -90,7 +90,7 @@ def score(args: argparse.Namespace) -> None:
         if len(crops) != len(record.classes):
             raise UserError(f"There are {len(crops)} crops for {', '.join(record.classes)}: give one picture of each.")
         reference = dataclasses.replace(reference, crops=crops)
-    pipe, record, config = _learned(args)
+    pipe, record, config = learned_pipeline(args)
     scorer = load_scorer(args.scorer or SCORERS[preset_for(_model(args, record))().preset], args.device)
     scores = score_run(
         pipe,
@@ -216,17 +216,21 @@ def _default_folder(name: str, method: str) -> Path:
     return Path("runs", name if method == "disendiff" else f"{name}-{method}")
 
 
-def _learned(args: argparse.Namespace) -> tuple[StableDiffusionPipeline, RunRecord, Config]:
-    """The pipeline with what a run learned, the run's record, and its settings with those of the command line."""
+def learned_pipeline(
+    args: argparse.Namespace, inpainting: bool = False
+) -> tuple[StableDiffusionPipeline, RunRecord, Config]:
+    """The pipeline with what a run learned, the run's record, and its settings with those of the command line; the
+    pipeline may be of the model's `inpainting` sister.
+    """
     record = read_run(args.run)
     config = Config.load(Path(args.run, "config.json"))
     changes = typed_settings(args.settings, SAMPLING, "setting of the sampling")
     if args.seed is not None:
         changes["seed"] = args.seed
     config = dataclasses.replace(config, **changes)
-    pipe = load_pipeline(_model(args, record), args.device)
+    pipe = load_pipeline(_model(args, record), args.device, inpainting=inpainting)
     check_sampling(pipe, config)
-    load_learned(pipe, args.run)
+    load_learned(pipe, args.run, any_model=is_inpainting(pipe))
     return pipe, record, config
 
 

@@ -13,7 +13,11 @@ from pathlib import Path
 from disendiff_lite.cli.streams import lasting_streams
 from disendiff_lite.support.errors import UserError
 
-MODULES = {"sweep": "sweep", "bench": "bench"}  # of the verbs that have their own; the others are in commands
+MODULES = {  # of the verbs that have their own; the others are in commands
+    "bench": "bench",
+    "inpaint": "inpaint",
+    "sweep": "sweep",
+}
 DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than disendiff"
 
 
@@ -57,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_train(_add_verb(verbs, "train", "learn the concepts of one picture"))
     _add_generate(_add_verb(verbs, "generate", "draw pictures with what a run learned"))
+    _add_inpaint(_add_verb(verbs, "inpaint", "put what a run learned into the masked part of a scene"))
     _add_score(_add_verb(verbs, "score", "measure image- and text-alignment of a run"))
     _add_report(_add_verb(verbs, "report", "train, draw and score in notebooks, and write one HTML page"))
     _add_sweep(_add_verb(verbs, "sweep", "train and measure pairs x methods x seeds, and write one table"))
@@ -96,6 +101,26 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser, "settings of the sampling, such as inference_steps=50 or guidance_scale=8")
     _add_model(parser, default=None)
     parser.add_argument("--out", metavar="FOLDER", help="where the pictures go (default RUN/generated)")
+
+
+def _add_inpaint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("prompts", metavar="PROMPT", nargs="+", type=_text, help="such as 'a <new1> cat on the beach'")
+    parser.add_argument("--image", metavar="FILE", required=True, help="the scene, of any size")
+    parser.add_argument("--mask", metavar="FILE", required=True, help="white where the scene is drawn anew")
+    parser.add_argument("--invert", action="store_true", help="draw anew what is black in the mask")
+    feather = "width of the soft border outside the mask (default: a 32nd of the square that the model sees)"
+    parser.add_argument("--feather", type=int, metavar="PX", help=feather)
+    strength = "share of the steps that is made; below 1 what was there before shows through (default 1)"
+    parser.add_argument("--strength", type=float, default=1.0, help=strength)
+    parser.add_argument(
+        "--negative-prompt", metavar="PROMPT", type=_text, default="", help="what should not be drawn there"
+    )
+    parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4)")
+    parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
+    _add_settings(parser, "settings of the sampling, such as inference_steps=50 or guidance_scale=8")
+    _add_model(parser, default=None)
+    parser.add_argument("--out", metavar="FOLDER", help="where the pictures go (default RUN/inpainted)")
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +208,9 @@ def _add_source(parser: argparse.ArgumentParser):
 
 def _add_model(parser: argparse.ArgumentParser, default: str | None) -> None:
     shown = default or "the one that the run was trained on"
-    parser.add_argument("--model", default=default, help=f"a short name, a folder or a hub id (default: {shown})")
+    parser.add_argument(
+        "--model", default=default, help=f"a short name, a folder, a file or a hub id (default: {shown})"
+    )
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: the fastest there is)")
 
 

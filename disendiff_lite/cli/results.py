@@ -24,13 +24,24 @@ class PictureFolder:
     """Where the pictures of a finished run go.
 
     path: of the folder, made if it is missing. run: the run's folder. config: the settings that are drawn with. model:
-    its name. negative_prompt: "" for none.
+    its name. negative_prompt: "" for none. scene: what names call the picture that is drawn into, "" for none. more:
+    what decides a picture besides.
 
     Raises UserError if the folder cannot be written.
     """
 
-    def __init__(self, path: Path, run, config: Config, model: str, negative_prompt: str):
+    def __init__(
+        self,
+        path: Path,
+        run,
+        config: Config,
+        model: str,
+        negative_prompt: str,
+        scene: str = "",
+        more: Mapping[str, str] | None = None,
+    ):
         self.path, self.config, self.model, self.negative_prompt = path, config, model, negative_prompt
+        self.scene, self.more = scene, dict(more or {})
         check_writable(path, "free some space or choose another folder with --out")
         self.usual = Config.load(Path(run, "config.json"))
         self.learned = _learned_hash(run)
@@ -56,14 +67,15 @@ class PictureFolder:
         """What a person tells it by; seldom, as of prompts that differ in a comma, two pictures' names are the same."""
         other = {name: getattr(self.config, name) for name in SAMPLING}
         other = {name: value for name, value in other.items() if value != getattr(self.usual, name)}
-        tail = f"-without-{file_stem(self.negative_prompt, 40)}" if self.negative_prompt else ""
+        tail = f"-in-{self.scene}" if self.scene else ""
+        tail += f"-without-{file_stem(self.negative_prompt, 40)}" if self.negative_prompt else ""
         tail += f"-seed{self.config.seed}" + "".join(f"-{name}{value:g}" for name, value in other.items())
         return f"{file_stem(prompt, LONGEST_NAME - len(tail.encode()))}{tail}-{number:02}"
 
     def _note(self, prompt: str, number: int) -> dict[str, str]:
         sampling = {name: str(getattr(self.config, name)) for name in ("seed", *SAMPLING)}
         asked = {"prompt": prompt, "negative_prompt": self.negative_prompt, "number": str(number)}
-        return asked | sampling | {"model": self.model, "learned": self.learned}
+        return asked | sampling | {"model": self.model, "learned": self.learned} | self.more
 
 
 def save_scores(path: Path, settings: Mapping[str, object], subjects: Mapping[str, dict]) -> Path | None:

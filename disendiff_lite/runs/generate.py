@@ -15,6 +15,7 @@ from disendiff_lite.config import Config
 from disendiff_lite.runs.folder import RunRecord
 from disendiff_lite.runs.references import Reference
 from disendiff_lite.sampling import picture_seeds, sample
+from disendiff_lite.support.memory import TO_DRAW, enough_memory
 from disendiff_lite.tokens import check_concepts, check_prompt, compose_prompt
 
 BATCH = 8  # pictures made at once
@@ -99,7 +100,8 @@ def draw_pictures(
         check_prompt(pipe.tokenizer, prompt)
     for start in range(0, len(prompts), batch_size):
         part = slice(start, start + batch_size)
-        pictures = sample(pipe, prompts[part], seeds[part], config, negative_prompt=negative_prompt)
+        with enough_memory(TO_DRAW):
+            pictures = sample(pipe, prompts[part], seeds[part], config, negative_prompt=negative_prompt)
         if progress is not None:
             progress(start + len(pictures), len(prompts))
         yield from pictures

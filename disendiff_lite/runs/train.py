@@ -12,7 +12,7 @@ from PIL import Image
 
 from disendiff_lite.config import Config
 from disendiff_lite.data import PriorImages, TrainingData, possible_captions
-from disendiff_lite.models import model_fingerprint, model_name
+from disendiff_lite.models import check_text_to_image, model_fingerprint, model_name
 from disendiff_lite.runs.folder import RunFolder, RunRecord, open_run, picture_hash
 from disendiff_lite.runs.learned import embedding_files, load_learned, save_learned
 from disendiff_lite.runs.prior import load_prior, make_prior
@@ -20,6 +20,7 @@ from disendiff_lite.sampling import check_sampling
 from disendiff_lite.scales import check_grid
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.images import load_image, to_rgb
+from disendiff_lite.support.memory import TO_TRAIN, enough_memory
 from disendiff_lite.tokens import (
     ConceptPositions,
     add_modifiers,
@@ -83,7 +84,7 @@ def train(
             prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
         known = [] if masks is None or config.class_maps != "masks" else map(Image.fromarray, np.asarray(masks))
         data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor, tuple(known))
-        with training(pipe, config, token_ids) as trainable:
+        with training(pipe, config, token_ids) as trainable, enough_memory(TO_TRAIN):
             yield from _steps(run, pipe, data, positions, trainable, config)
 
 
@@ -118,6 +119,7 @@ def _steps(
 def _check_request(
     pipe: StableDiffusionPipeline, classes: Sequence[str], prior: PriorImages | None, config: Config
 ) -> None:
+    check_text_to_image(pipe)
     check_concepts(classes, config.modifiers)
     check_modifiers(pipe.tokenizer, config.modifiers[: len(classes)], config.initial_tokens)
     if prior is not None and {picture.size for picture in prior.pictures} != {(config.resolution,) * 2}:

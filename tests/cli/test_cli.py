@@ -1,6 +1,7 @@
 """The command line: each verb does its work, and every bad input ends with one sentence and a non-zero status."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -143,7 +144,11 @@ def test_pictures_never_take_each_others_place(trained, tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()
     assert len(first) == 6 and said[-1] == "4 of 6 pictures have longer names: other pictures have the short ones"
     assert "drawing 6/6" in said[-2]
-    assert draw("a <new1> cat!", "--count", "1") == first  # the same picture is written anew
+    again = draw("a <new1> cat!", "--count", "1")
+    pixels = [np.stack([np.asarray(Image.open(io.BytesIO(found[path]))) for path in first]) for found in (first, again)]
+    # The same picture is written anew; in a smaller batch it may round to another level.
+    assert again.keys() == first.keys() and np.abs(pixels[0].astype(int) - pixels[1]).max() <= 1
+    first = again
     others = ["--seed=4"], settings("guidance_scale=8"), ["--negative-prompt", "a dog"], ["--negative-prompt", "a pig"]
     for number, options in enumerate(others, start=7):
         found = draw("a <new1> cat", "--count", "1", *options)
@@ -413,7 +418,7 @@ def test_a_source_that_does_not_work(verb, arguments, sentence, tmp_path, monkey
         (settings("modifiers=<new1>,<new1>"), "not all different"),
         (["--method", "magic"], "There is no method 'magic': use one of disendiff"),
         (["--preset", "huge"], "There is no preset 'huge': use one of paper, emoji."),
-        (["--model", "no/such/model"], "There is no model folder no/such/model"),
+        (["--model", "no/such/model"], "There is no model no/such/model"),
         (["--device", "abacus"], "There is no device 'abacus'"),
         (["--seed", "4294967296"], "seed is 4294967296: it must be less than 2**32"),
     ],

@@ -197,7 +197,7 @@ def test_bfloat16_is_for_the_arithmetic_alone(new_tiny_pipe, tmp_path, monkeypat
 
 
 def test_level_weights_are_min_snr_without_balance_and_favour_noise_with_it():
-    signal = unet_training.new_scheduler().alphas_cumprod
+    signal = unet_training.stable_diffusion_scheduler().alphas_cumprod
     ratio = signal / (1 - signal)
     plain = unet_training.level_weights(signal, 5.0, 0.0)
     assert plain.mean() == pytest.approx(1) and torch.allclose(plain / plain[-1], (5 / ratio).clamp_max(1))

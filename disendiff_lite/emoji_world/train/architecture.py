@@ -5,9 +5,10 @@ cross-attention at 16x16 and 8x8.
 """
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from disendiff_lite.single_file import stable_diffusion_scheduler
 from disendiff_lite.tokens import clip_tokenizer
 
 TEXT_DIM = 192
@@ -96,19 +97,6 @@ def new_unet(channels: tuple[int, int] = CHANNELS, depth: int = 1) -> UNet2DCond
     )
 
 
-def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-
-
 def assemble(vae, text_encoder, unet) -> StableDiffusionPipeline:
     """The parts as a stock pipeline, without a safety checker (the world holds nothing to check)."""
     return StableDiffusionPipeline(
@@ -116,7 +104,7 @@ def assemble(vae, text_encoder, unet) -> StableDiffusionPipeline:
         text_encoder=text_encoder,
         tokenizer=clip_tokenizer(),
         unet=unet,
-        scheduler=new_scheduler(),
+        scheduler=stable_diffusion_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

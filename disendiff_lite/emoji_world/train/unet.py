@@ -15,11 +15,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch.nn import functional as F
 
-from disendiff_lite.emoji_world.train.architecture import new_scheduler
 from disendiff_lite.emoji_world.train.checkpoints import load_state, save_state
 from disendiff_lite.emoji_world.train.grounding import grounded_predictor, grounding_loss, maps_at
 from disendiff_lite.emoji_world.train.rare_words import RARE_WORD, UsedRows, insert_before
 from disendiff_lite.emoji_world.train.training_data import TrainingSet
+from disendiff_lite.single_file import stable_diffusion_scheduler
 from disendiff_lite.support.errors import UserError, check_name
 
 CHECKPOINT_EVERY = 250  # steps
@@ -105,7 +105,7 @@ def train_unet(
     `work/training.csv`, and `on_progress(pipe, step)` is called with the EMA weights in the pipeline.
     """
     torch.manual_seed(settings.seed)
-    signal = new_scheduler().alphas_cumprod.to(device)  # (1000,), the share of signal at each step
+    signal = stable_diffusion_scheduler().alphas_cumprod.to(device)  # (1000,), the share of signal at each step
     tokenizer, unet, text_encoder = pipe.tokenizer, pipe.unet.to(device), pipe.text_encoder.to(device)
     empty_ids = tokenizer([""], padding="max_length", return_tensors="pt").input_ids  # (1, 77)
     rows = UsedRows(text_encoder, torch.cat([data.ids, empty_ids]), tokenizer.convert_tokens_to_ids(RARE_WORD))
