@@ -171,10 +171,12 @@ def prompt_set(
 def reference_requests(reference: Reference, run: RunRecord) -> list[Request]:
     """The prompts that a reference comes with: for all concepts, unless there is only one, and for each alone."""
     names = [f"{modifier} {class_}" for modifier, class_ in zip(run.modifiers, run.classes)]
+    modifiers = {f"modifier{index}": modifier for index, modifier in enumerate(run.modifiers)}
     everything = tuple(range(len(names)))
-    requests = [Request("combined", prompt.format(*names), everything) for prompt in reference.prompts.combined]
+    together = reference.prompts.combined
+    requests = [Request("combined", prompt.format(*names, **modifiers), everything) for prompt in together]
     for index, prompts in enumerate(reference.prompts.independent):
-        requests += [Request("independent", prompt.format(*names), (index,)) for prompt in prompts]
+        requests += [Request("independent", prompt.format(*names, **modifiers), (index,)) for prompt in prompts]
     return requests
 
 
