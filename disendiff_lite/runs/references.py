@@ -1,8 +1,9 @@
 """Reference pictures: the shipped ones with what is known of them, or one of one's own.
 
-A folder of data/references holds `reference.png`, a `crop_<class>.png` and a `mask_<class>.png` for each concept, and
-`reference.json` with the classes and the prompts. In a prompt `{0}` stands for the first concept ("<new1> cat"), `{1}`
-for the second; `{modifier0}` is the modifier alone, where other words stand before the class ("{modifier0} big cat").
+A folder of data/references holds `reference.png`, for each concept a `crop_cat.png` and a `mask_cat.png` (if there are
+two of one class, `crop_dog_1.png` and `crop_dog_2.png`), and `reference.json` with the classes and the prompts. In a
+prompt `{0}` stands for the first concept ("<new1> cat"), `{1}` for the second; `{modifier0}` is the modifier alone,
+where other words stand before the class ("{modifier0} big cat").
 
 The paper's own photographs have names such as "paper/cat_dog", once fetch-paper-data has brought them.
 """
@@ -79,6 +80,24 @@ def number_concepts(together: Sequence[str], alone: Sequence[Sequence[str]]) -> 
     return Prompts(tuple(combined), tuple(independent))
 
 
+def concept_name(classes: Sequence[str], index: int) -> str:
+    """What one concept is called beside the others: its class, numbered ("dog 2") if the class comes more than once."""
+    name = classes[index]
+    return name if list(classes).count(name) == 1 else f"{name} {list(classes[: index + 1]).count(name)}"
+
+
+def subject_name(classes: Sequence[str], concepts: Sequence[int]) -> str:
+    """What a picture of some concepts shows: "combined" for all, else their names, "cat", "cat and bird"."""
+    if 1 < len(concepts) == len(classes):
+        return "combined"
+    return enumeration([concept_name(classes, index) for index in concepts])
+
+
+def concept_file(pattern: str, classes: Sequence[str], index: int) -> str:
+    """The file of one concept of a shipped reference: "mask_{}.png" becomes "mask_cat.png", or "mask_dog_2.png"."""
+    return pattern.format(concept_name(classes, index).replace(" ", "_"))
+
+
 def reference_names() -> list[str]:
     """The names of the shipped reference pictures, such as "cat_dog"."""
     return sorted(path.parent.name for path in REFERENCES.glob("*/reference.json"))
@@ -107,8 +126,8 @@ def load_reference(name: str) -> Reference:
         name,
         classes,
         Image.open(folder / "reference.png").convert("RGB"),
-        tuple(Image.open(folder / f"crop_{c}.png").convert("RGB") for c in classes),
-        np.stack([np.asarray(Image.open(folder / f"mask_{c}.png")) > 127 for c in classes]),
+        tuple(_opened("crop_{}.png", classes, index, folder).convert("RGB") for index in range(len(classes))),
+        np.stack([np.asarray(_opened("mask_{}.png", classes, index, folder)) > 127 for index in range(len(classes))]),
         Prompts(tuple(prompts["combined"]), tuple(tuple(texts) for texts in prompts["independent"])),
     )
 
@@ -134,6 +153,10 @@ def known_reference(record: RunRecord) -> Reference | None:
         if found.classes == record.classes and picture_hash(found.picture) == record.picture
     )
     return next(same, None)
+
+
+def _opened(pattern: str, classes: Sequence[str], index: int, folder: Path) -> Image.Image:
+    return Image.open(folder / concept_file(pattern, classes, index))
 
 
 def _paper_reference(name: str) -> Reference:
