@@ -12,7 +12,7 @@ from PIL import Image
 
 from disendiff_lite.evaluate.clip import Scorer, embed_pictures
 from disendiff_lite.evaluate.judge import Findings, Judge, judge_pictures
-from disendiff_lite.evaluate.probes import GREY, LEAKED, RIGHT, line_up, probes_alone
+from disendiff_lite.evaluate.probes import GREY, LEAKED, RIGHT, line_up, line_up_designs, probes_alone
 from disendiff_lite.evaluate.score import Score, pool
 from disendiff_lite.runs.generate import PictureSet
 from disendiff_lite.runs.references import Reference
@@ -92,6 +92,18 @@ def recognised(
     UserError as own_looks does.
     """
     return _nearest(judge, scorer, pictures, reference.classes[index], line_up(reference.name, index)) == 0
+
+
+def recognised_by_design(
+    judge: Judge, scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int
+) -> np.ndarray:
+    """As recognised, but one of its individual's design in another colour counts as well, bool (P,).
+
+    By chance it is true as often as that design comes in the line-up.
+    """
+    designs = np.array(line_up_designs(reference.name, index))
+    nearest = _nearest(judge, scorer, pictures, reference.classes[index], line_up(reference.name, index))  # (P,)
+    return (nearest >= 0) & (designs[nearest] == designs[0])
 
 
 def found_things(judge: Judge, pictures: Sequence[Image.Image], class_: str) -> list[tuple[int, Image.Image]]:

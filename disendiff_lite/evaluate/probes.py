@@ -77,6 +77,11 @@ def line_up(name: str, index: int) -> list[Image.Image]:
     return [picture.crop(ImageChops.difference(picture, grey).getbbox()) for picture in pictures]
 
 
+def line_up_designs(name: str, index: int) -> list[str]:
+    """The design of each picture of line_up, such as "fluent-emoji/cat-face"."""
+    return [looks.partition(",")[0] for looks in _described(name)["line_ups"][index]]
+
+
 def has_probes(name: str) -> bool:
     """Whether there are probes and line-ups of each thing of a reference alone."""
     return (REFERENCES / name / "reference.json").is_file()
