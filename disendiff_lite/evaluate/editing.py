@@ -111,8 +111,7 @@ def measure_edits(
 
     Colour, accessory and size are those of the concept's thing, and not found where it is not. A plain class is found
     if a thing of it is there that is not recognised as the learned one; that it took the concept's colour does not
-    count. Raises UserError if there are no line-ups of
-    the reference.
+    count. Raises UserError if there are no line-ups of the reference.
     """
     if not has_probes(reference.name):
         raise no_probes(reference.name)

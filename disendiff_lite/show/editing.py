@@ -61,7 +61,10 @@ def main() -> None:
     record = read_run(options.run)
     reference = known_reference(record)
     if reference is None or not has_probes(reference.name):
-        raise UserError(f"The run in {options.run} has no shipped picture, and edits are judged on those: use --pair.")
+        raise UserError(
+            f"The run in {options.run} is on no shipped picture, and edits are judged on those:"
+            " train with --pair cat_dog."
+        )
     pipe, scorer = load_pipeline(record.base), load_scorer(SCORERS[preset_for(record.base)().preset])
     load_learned(pipe, options.run)
     config = Config.load(options.run / "config.json")

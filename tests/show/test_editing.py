@@ -33,7 +33,9 @@ def test_a_run_on_another_picture_is_refused(tmp_path, monkeypatch):
     record = RunRecord(("cat", "dog"), ("<new1>", "<new2>"), "", "0" * 16, None, {})
     monkeypatch.setattr(editing, "read_run", lambda folder: record)
     monkeypatch.setattr(sys, "argv", ["editing", str(tmp_path)])
-    with pytest.raises(UserError, match="has no shipped picture, and edits are judged on those: use --pair"):
+    with pytest.raises(
+        UserError, match="is on no shipped picture, and edits are judged on those: train with --pair cat_dog"
+    ):
         editing.main()
     monkeypatch.setattr(sys, "argv", ["editing", str(tmp_path), "--count", "0"])
     with pytest.raises(UserError, match="at least 1 picture"):
