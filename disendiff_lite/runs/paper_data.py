@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from disendiff_lite.support.errors import UserError, first_line
-from disendiff_lite.support.files import explaining, read_json, read_text, write_text
+from disendiff_lite.support.files import check_writable, explaining, read_json, read_text, write_text
 from disendiff_lite.support.lock import sole_writer
 from disendiff_lite.support.paths import PAPER, PAPER_FILES, check_shipped
 
@@ -141,6 +141,7 @@ def fetch_paper_data(source: str | None = None, progress: Callable[[int, int], N
     source = source or f"{HUB}/{manifest['repository']}/{manifest['commit']}"
     missing = [file for file in files if not _is_whole(file.place, file)]
     if missing:
+        check_writable(PAPER, "free some space, or make it a folder that you may write to")
         with sole_writer(PAPER, "fetch"), _session() as session:
             for done, file in enumerate(missing, start=len(files) - len(missing) + 1):
                 _fetch(session, f"{source.rstrip('/')}/{file.path}", file)

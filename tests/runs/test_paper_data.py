@@ -206,6 +206,13 @@ def test_no_network_is_one_sentence(repository, place, source, capsys):
     assert not place.exists() or not [path for path in place.rglob("*") if path.is_file()]
 
 
+def test_a_folder_that_cannot_be_written_is_one_sentence(repository, place):
+    place.write_text("a file in its place")
+    with pytest.raises(UserError, match=f"Cannot write {place} .*make it a folder that you may write to"):
+        fetch_paper_data(repository.address)
+    assert not repository.asked
+
+
 def test_a_file_that_the_source_lacks_is_named(repository):
     del repository.files[PHOTOGRAPH]
     with pytest.raises(UserError, match=f"Cannot fetch {repository.address}/{PHOTOGRAPH} .*404.*address of the source"):
