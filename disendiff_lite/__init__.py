@@ -15,7 +15,8 @@ _HOMES = {
     # a model, its settings, a picture
     "models": ("load_pipeline", "preset_for"),
     "config": ("Config", "emoji", "paper"),
-    "runs.references": ("load_reference", "own_reference", "reference_names"),
+    "runs.paper_data": ("fetch_paper_data",),
+    "runs.references": ("load_reference", "own_reference", "pair_names", "reference_names"),
     "support.images": ("centre_square",),
     # new words
     "tokens": ("add_modifiers", "compose_prompt", "find_positions", "token_words"),
@@ -51,8 +52,9 @@ if TYPE_CHECKING:  # so that editors know the names
     from disendiff_lite.runs.generate import generate, generate_set
     from disendiff_lite.runs.inpaint import inpaint
     from disendiff_lite.runs.learned import load_learned
+    from disendiff_lite.runs.paper_data import fetch_paper_data
     from disendiff_lite.runs.prior import make_prior
-    from disendiff_lite.runs.references import load_reference, own_reference, reference_names
+    from disendiff_lite.runs.references import load_reference, own_reference, pair_names, reference_names
     from disendiff_lite.runs.train import train
     from disendiff_lite.support.images import centre_square
     from disendiff_lite.support.paths import ROOT

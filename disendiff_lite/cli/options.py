@@ -15,6 +15,7 @@ from disendiff_lite.support.errors import UserError
 
 MODULES = {  # of the verbs that have their own; the others are in commands
     "bench": "bench",
+    "fetch-paper-data": "fetch",
     "inpaint": "inpaint",
     "sweep": "sweep",
 }
@@ -46,6 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         goes_on = "the same command goes on from the last checkpoint"
         mends = {"train": goes_on, "report": goes_on, "sweep": "the same command makes the runs that are missing"}
+        mends["fetch-paper-data"] = "the same command goes on where this one stopped"
         mend = mends.get(args.verb, "start it again")
         print(f"\n{args.verb}: interrupted; {mend}.", file=sys.stderr)
         return 130
@@ -66,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(_add_verb(verbs, "report", "train, draw and score in notebooks, and write one HTML page"))
     _add_sweep(_add_verb(verbs, "sweep", "train and measure pairs x methods x seeds, and write one table"))
     _add_bench(_add_verb(verbs, "bench", "measure the seconds and the memory of a training step"))
+    _add_fetch(_add_verb(verbs, "fetch-paper-data", "fetch the paper's ten photographs, for --pair paper/cat_dog"))
     return parser
 
 
@@ -197,10 +200,15 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--readme", metavar="FILE", help=page)
 
 
+def _add_fetch(parser: argparse.ArgumentParser) -> None:
+    source = "address of a folder with the repository's files (default: the published commit on GitHub)"
+    parser.add_argument("--source", metavar="URL", help=source)
+
+
 def _add_source(parser: argparse.ArgumentParser):
     """The options that name the picture; returns the group of those of which there must be one."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--pair", help="a shipped reference picture, such as cat_dog")
+    source.add_argument("--pair", help="a shipped picture, such as cat_dog, or one of the paper's: paper/cat_dog")
     source.add_argument("--image", metavar="FILE", help="a picture of your own, together with --classes")
     parser.add_argument("--classes", type=_text, help="what your picture shows, such as cat,dog")
     return source

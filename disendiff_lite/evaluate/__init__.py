@@ -35,6 +35,8 @@ _HOMES = {
     # runs side by side
     "compare": ("compare_table", "difference_table", "measure_maps", "measure_run"),
     "ablation": ("VARIANTS", "ablation_configs", "find_runs", "shared_prior", "train_variants", "variant_folder"),
+    # edits: are they found, and is the concept still recognised?
+    "editing": ("draw_edits", "edit_table", "measure_edits"),
     # pictures whose truth is known
     "probes": ("probes_alone", "probes_together"),
 }
@@ -73,6 +75,7 @@ if TYPE_CHECKING:  # so that editors know the names
         tracked_words,
         word_maps,
     )
+    from disendiff_lite.evaluate.editing import draw_edits, edit_table, measure_edits
     from disendiff_lite.evaluate.maps import enlarge, map_density, map_hits, map_iou, map_leak, mask_to_grid
     from disendiff_lite.evaluate.pictures import score_pictures, score_run, score_table
     from disendiff_lite.evaluate.probes import probes_alone, probes_together

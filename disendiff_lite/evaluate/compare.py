@@ -47,7 +47,7 @@ class RunMeasures:
         """By name: the margins and the image-alignment of single concepts, pooled, those of both
         together, and text-alignment.
         """
-        alone = [each for each in self.scores if each.subject != "combined"]
+        alone = [each for each in self.scores if len(each.concepts) == 1]
         margins = [each.margin for each in alone if each.margin is not None]
         combined = [each.image for each in self.scores if each.subject == "combined"]
         together = {"image, combined": combined[0]} if combined else {}
@@ -59,15 +59,20 @@ class RunMeasures:
 
     @property
     def paper_scores(self) -> dict[str, Score]:
-        """Image- and text-alignment as the paper reports them: combined, each concept, and the mean of these."""
-        names = ["combined" if each.subject == "combined" else None for each in self.scores]
-        numbers = iter(range(1, len(names) + 1))
-        names = [name or f"concept {next(numbers)}" for name in names]
+        """Image- and text-alignment as the paper reports them: combined, each concept, and the mean of these.
+
+        Of three concepts those of each two follow, "cat and bird", which the mean leaves out.
+        """
+        papers = [each for each in self.scores if each.subject == "combined" or len(each.concepts) == 1]
+        others = [each for each in self.scores if each not in papers]
+        names = ["combined" if len(each.concepts) > 1 else f"concept {each.concepts[0] + 1}" for each in papers]
         rows = {}
-        for kind, scores in {"image": [s.image for s in self.scores], "text": [s.text for s in self.scores]}.items():
+        for kind in ("image", "text"):
+            scores = [getattr(each, kind) for each in papers]
             rows |= {f"{kind}-alignment, {name}": score for name, score in zip(names, scores)}
             means = [sum(values) / len(values) for values in zip(*(score.values for score in scores))]
             rows[f"{kind}-alignment, mean"] = Score(tuple(means))
+            rows |= {f"{kind}-alignment, {each.subject}": getattr(each, kind) for each in others}
         return rows
 
     def to_dict(self) -> dict:

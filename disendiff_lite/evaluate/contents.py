@@ -12,7 +12,7 @@ from PIL import Image
 
 from disendiff_lite.evaluate.clip import Scorer, embed_pictures
 from disendiff_lite.evaluate.judge import Findings, Judge, judge_pictures
-from disendiff_lite.evaluate.probes import GREY, OTHERS_COLOUR, RIGHT, line_up, probes_alone
+from disendiff_lite.evaluate.probes import GREY, LEAKED, RIGHT, line_up, line_up_designs, probes_alone
 from disendiff_lite.evaluate.score import Score, pool
 from disendiff_lite.runs.generate import PictureSet
 from disendiff_lite.runs.references import Reference
@@ -21,28 +21,32 @@ from disendiff_lite.runs.references import Reference
 def measure_contents(
     judge: Judge, scorer: Scorer, sets: Mapping[str, PictureSet], reference: Reference
 ) -> dict[str, Score]:
-    """What is in the pictures of both concepts and of each alone.
+    """What is in the pictures of all concepts, of each alone, and, of three, of each two.
 
-    sets: such as generate.generate_set gives. reference: of different classes, with crops and masks.
+    sets: such as generate.generate_set gives. reference: a shipped one. The judge tells things by their class, so of
+    two concepts of one class only "own thing", "own looks" and "recognised" can be measured.
 
     Returns Scores of zeros and ones, one value a picture, by name; those of concepts alone pooled and for each concept,
     as "own thing, concept 1":
         "own thing" and "co-occurrence": alone, the asked thing is there; another concept's class is there, too;
-        "omission": together, at least one is missing;
+        "omission": all together, at least one is missing;
         "own looks": alone, it is nearer to the probe as asked than to the one in the other's colour (looks_share above
             a half);
         "recognised": alone, it is there and looks like its own individual, not like another of its class (recognised);
-        "success", "mix-up": together, one value a concept: it is there and looks like its own individual (own_looks);
-            it is there and does not. What is left is missing.
+        "success", "mix-up": all together, one value a concept: it is there and looks like its own individual
+            (own_looks); it is there and does not. What is left is missing;
+        "omission, two of three" and so on: the same of the pictures of two of three concepts, pooled, and
+            "co-occurrence, two of three".
+    Raises UserError if there are no probes of the reference.
     """
-    scores = {}
+    scores, apart = {}, len(set(reference.classes)) == len(reference.classes)
     for each in (each for each in sets.values() if len(each.request.concepts) == 1):
         (index,) = each.request.concepts
         found = found_classes(judge, each.pictures, reference.classes)  # (P, N)
         looks = np.array(looks_share(scorer, each.pictures, reference, index).values) > 0.5  # (P,)
         parts = {
             "own thing": found[:, index],
-            "co-occurrence": np.delete(found, index, axis=1).any(axis=1),
+            **({"co-occurrence": np.delete(found, index, axis=1).any(axis=1)} if apart else {}),
             "own looks": looks,
             "recognised": recognised(judge, scorer, each.pictures, reference, index),
         }
@@ -50,12 +54,11 @@ def measure_contents(
     for name in ("own thing", "co-occurrence", "own looks", "recognised"):
         several = [score for key, score in scores.items() if key.startswith(name)]
         scores |= {name: pool(several)} if several else {}
-    for together in (each for each in sets.values() if len(each.request.concepts) > 1):
-        found = found_classes(judge, together.pictures, reference.classes)  # (P, N)
-        own = own_looks(judge, scorer, together.pictures, reference)  # (P, N)
-        scores["omission"] = _score(~found.all(axis=1))
-        scores["success"], scores["mix-up"] = _score((found & own).ravel()), _score((found & ~own).ravel())
-    return scores
+    parts = {}
+    for together in (each for each in sets.values() if apart and len(each.request.concepts) > 1):
+        for name, score in _together(judge, scorer, together, reference).items():
+            parts.setdefault(name, []).append(score)
+    return scores | {name: pool(several) for name, several in parts.items()}
 
 
 def found_classes(judge: Judge, pictures: Sequence[Image.Image], classes: Sequence[str]) -> np.ndarray:
@@ -67,16 +70,16 @@ def found_classes(judge: Judge, pictures: Sequence[Image.Image], classes: Sequen
 def own_looks(judge: Judge, scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference) -> np.ndarray:
     """Whether each thing looks like its own individual, bool (P, N); false where it is not found.
 
-    It is compared with its own individual, with the others, and with the probe of its own class in the other's colour,
-    so that a cat in the dog's colour is no success. Things are cut out by the judge's cells, individuals by their
-    masks: the cat's crop holds no dog's ear. Raises UserError if the reference is no shipped pair.
+    It is compared with its own individual, with the others, and with the probes of its own class in the others'
+    colours, so that a cat in the dog's colour is no success. Things are cut out by the judge's cells, individuals by
+    their masks: the cat's crop holds no dog's ear. Raises UserError if there are no probes of the reference.
     """
     individuals = [cut_out(reference.picture, mask) for mask in reference.masks]
     own = np.zeros((len(pictures), len(reference.classes)), dtype=bool)
     for index, class_ in enumerate(reference.classes):
-        leaked = probes_alone(reference.name, index).pictures[OTHERS_COLOUR]
-        (_, probe), *_ = found_things(judge, [leaked], class_) or [(0, leaked)]
-        own[:, index] = _nearest(judge, scorer, pictures, class_, [*individuals, probe]) == index
+        leaked = _leaked(reference.name, index)
+        cut = dict(enumerate(leaked)) | dict(found_things(judge, leaked, class_))
+        own[:, index] = _nearest(judge, scorer, pictures, class_, [*individuals, *cut.values()]) == index
     return own
 
 
@@ -91,6 +94,18 @@ def recognised(
     return _nearest(judge, scorer, pictures, reference.classes[index], line_up(reference.name, index)) == 0
 
 
+def recognised_by_design(
+    judge: Judge, scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int
+) -> np.ndarray:
+    """As recognised, but one of its individual's design in another colour counts as well, bool (P,).
+
+    By chance it is true as often as that design comes in the line-up.
+    """
+    designs = np.array(line_up_designs(reference.name, index))
+    nearest = _nearest(judge, scorer, pictures, reference.classes[index], line_up(reference.name, index))  # (P,)
+    return (nearest >= 0) & (designs[nearest] == designs[0])
+
+
 def found_things(judge: Judge, pictures: Sequence[Image.Image], class_: str) -> list[tuple[int, Image.Image]]:
     """The things of a class, cut out, each with the number of its picture; several in one picture count as one."""
     findings = _judged(judge, pictures)
@@ -102,12 +117,12 @@ def found_things(judge: Judge, pictures: Sequence[Image.Image], class_: str) -> 
 def looks_scale(scorer: Scorer, reference: Reference, index: int) -> tuple[float, float]:
     """The margins (likeness to the own crop minus to the other's) between which a concept's pictures are placed.
 
-    Returns that of the probe in the other's colour, and that of the probe as asked. Raises UserError if the
-    reference is no shipped pair.
+    Returns that of the probe in the other's colour (of several the greatest), and that of the probe as asked. Raises
+    UserError if there are no probes of the reference.
     """
-    pictures = probes_alone(reference.name, index).pictures
-    leaked, right = _margins(scorer, [pictures[OTHERS_COLOUR], pictures[RIGHT]], reference, index).tolist()
-    return leaked, right
+    right = probes_alone(reference.name, index).pictures[RIGHT]
+    *leaked, right = _margins(scorer, [*_leaked(reference.name, index), right], reference, index).tolist()
+    return max(leaked), right
 
 
 def looks_share(scorer: Scorer, pictures: Sequence[Image.Image], reference: Reference, index: int) -> Score:
@@ -129,6 +144,26 @@ def cut_out(picture: Image.Image, mask: np.ndarray) -> Image.Image:
 
 def _enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(cells).resize(size, Image.Resampling.NEAREST))
+
+
+def _leaked(name: str, index: int) -> list[Image.Image]:
+    # The probes of a thing in the colour of each other one.
+    return [picture for kind, picture in probes_alone(name, index).pictures.items() if kind in LEAKED]
+
+
+def _together(judge: Judge, scorer: Scorer, drawn: PictureSet, reference: Reference) -> dict[str, Score]:
+    # Of pictures of several concepts, all of different classes: what of them is there, and what besides.
+    asked, several = list(drawn.request.concepts), len(reference.classes)
+    found = found_classes(judge, drawn.pictures, reference.classes)  # (P, N)
+    own = own_looks(judge, scorer, drawn.pictures, reference)  # (P, N)
+    there, like = found[:, asked], own[:, asked]
+    scores = {"omission": ~there.all(axis=1), "success": (there & like).ravel(), "mix-up": (there & ~like).ravel()}
+    if len(asked) == several:
+        return {name: _score(values) for name, values in scores.items()}
+    scores["co-occurrence"] = np.delete(found, asked, axis=1).any(axis=1)
+    words = {2: "two", 3: "three"}
+    part = f"{words.get(len(asked), len(asked))} of {words.get(several, several)}"
+    return {f"{name}, {part}": _score(values) for name, values in scores.items()}
 
 
 def _nearest(

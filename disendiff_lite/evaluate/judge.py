@@ -22,6 +22,8 @@ from disendiff_lite.support.paths import JUDGE
 SIDE, CELLS = 64, 8  # of a picture, pixels; of the grid
 SIZE_UNIT = 32.0  # pixels
 LABELS = "labels.json"
+# Beside an object of ordinary size (26 to 34 px), what counts as small or big: half way to the sizes of the words.
+SMALL_BELOW, BIG_ABOVE = 24.5, 37.0  # pixels
 
 
 @dataclass(frozen=True)

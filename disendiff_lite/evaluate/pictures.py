@@ -1,7 +1,8 @@
 """Score a run as the paper does: draw its prompts, compare the pictures with the reference and with their prompts.
 
-Pictures of all concepts are compared with the whole reference, pictures of one concept with its crop of the reference
-(with the whole one if there are no crops, which makes its image-alignment smaller).
+Pictures of all concepts are compared with the whole reference, pictures of one concept with its crop of the reference,
+pictures of two of three with both crops in turn (with the whole one if there are no crops, which makes image-alignment
+smaller).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,22 +15,23 @@ from disendiff_lite.config import Config
 from disendiff_lite.evaluate.clip import Leakage, Scorer, image_alignment, leakage, text_alignment
 from disendiff_lite.evaluate.score import Score, pool
 from disendiff_lite.runs.folder import RunRecord
-from disendiff_lite.runs.generate import PictureSet, Request, concept_name, draw_pictures, reference_requests
-from disendiff_lite.runs.references import Reference
+from disendiff_lite.runs.generate import PictureSet, Request, draw_pictures, reference_requests
+from disendiff_lite.runs.references import Reference, subject_name
 from disendiff_lite.sampling import picture_seeds
 from disendiff_lite.support.text import text_table
 
 
 @dataclass(frozen=True)
 class SubjectScores:
-    """The scores of all pictures of one subject: "combined", or one concept ("cat"; "dog 1", "dog
-    2" if a class comes twice).
+    """The scores of all pictures of one subject: "combined", some of three concepts ("cat and bird"), or one concept
+    ("cat"; "dog 1", "dog 2" if a class comes twice).
 
-    margin: how much more like its own crop than like another concept's; None for the combined
-        pictures or without crops.
+    concepts: their numbers, from 0. margin: how much more like its own crop than like another concept's; None for
+    pictures of several, or without crops.
     """
 
     subject: str
+    concepts: tuple[int, ...]
     prompts: tuple[str, ...]
     image: Score
     text: Score
@@ -71,8 +73,7 @@ def score_run(
     requests: None takes the prompts that the reference comes with. seed, config: as for generate.
     progress: called with how many pictures there are and how many there will be.
 
-    Returns the scores of the combined pictures and of each concept, pooled over their prompts, in
-    the order of the requests.
+    Returns the scores of each subject, pooled over its prompts, in the order of the requests.
     """
     requests = reference_requests(reference, run) if requests is None else requests
     prompts = [request.prompt for request in requests for _ in range(count)]
@@ -92,11 +93,11 @@ def score_pictures(
 
     Returns the scores as score_run does.
     """
-    picture, crops = reference.picture, reference.crops
-    rows = {}
+    crops, rows = reference.crops, {}
     for request, pictures in ((each.request, each.pictures) for each in sets):
-        own = picture if len(request.concepts) > 1 or crops is None else crops[request.concepts[0]]
-        image = image_alignment(scorer, pictures, [own])
+        whole = crops is None or 1 < len(request.concepts) == len(reference.classes)
+        own = [reference.picture] if whole else [crops[index] for index in request.concepts]
+        image = image_alignment(scorer, pictures, own)
         text = text_alignment(scorer, pictures, request.prompt, modifiers)
         leaks = _leakage(scorer, pictures, request.concepts, crops)
         rows.setdefault(request.concepts, []).append((request.prompt, image, text, leaks))
@@ -120,7 +121,8 @@ def _leakage(scorer: Scorer, pictures, concepts: tuple[int, ...], crops) -> Leak
 def _pooled(concepts: tuple[int, ...], rows: Sequence[tuple], classes: Sequence[str]) -> SubjectScores:
     prompts, images, texts, leaks = zip(*rows)
     return SubjectScores(
-        subject="combined" if len(concepts) > 1 else concept_name(classes, concepts[0]),
+        subject=subject_name(classes, concepts),
+        concepts=concepts,
         prompts=prompts,
         image=pool(images),
         text=pool([text.cosine for text in texts]),

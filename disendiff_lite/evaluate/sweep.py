@@ -27,6 +27,7 @@ from disendiff_lite.evaluate.clip import SCORERS, Scorer, embed_pictures, load_s
 from disendiff_lite.evaluate.compare import measure_run
 from disendiff_lite.evaluate.contents import measure_contents
 from disendiff_lite.evaluate.judge import load_judge
+from disendiff_lite.evaluate.probes import has_probes
 from disendiff_lite.evaluate.score import Score
 from disendiff_lite.models import load_pipeline, preset_for, weights_hash
 from disendiff_lite.presets import METHODS
@@ -167,7 +168,8 @@ def run_cell(cell: Cell, settings: SweepSettings, prior: Path) -> dict[str, dict
         pass
     run = measure_run(pipe, scorer, reference, config, count=settings.count, noises=settings.noises)
     scores = run.map_scores | run.paper_scores | run.picture_scores
-    scores |= measure_contents(load_judge(), scorer, run.pictures, reference)
+    if has_probes(reference.name):  # the judge knows the emoji world alone, no photographs
+        scores |= measure_contents(load_judge(), scorer, run.pictures, reference)
     scores["language drift"] = language_drift(scorer, before, plain_pictures(pipe, reference, config, settings.plain))
     return {name: {"mean": s.mean, "spread": s.spread, "n": len(s.values)} for name, s in scores.items()}
 
@@ -218,7 +220,7 @@ def _alone_in(folder: Path) -> Iterator[Path]:
 
 
 def _cells_of(out: Path) -> Iterator[dict]:
-    for path in sorted((out / "cells").glob("*/*/*.json")):
+    for path in sorted((out / "cells").rglob("*.json")):  # the name of a pair may have a folder: paper/cat_dog
         yield read_json(path, DAMAGED)
 
 

@@ -1,21 +1,23 @@
 """Pictures from a (personalised) pipeline: any prompt, or the set that shows what was learned.
 
-The set is the paper's: *combined* (all concepts in one picture), *independent* (each concept alone), *editing* (both
-kinds in new contexts). Picture number i of a seed always starts from the same noise, whatever the prompt, the method
-and the batch.
+The set is the paper's: *combined* (several concepts in one picture: all, and of three also each two), *independent*
+(each concept alone), *editing* (all, and each alone, in new contexts). Picture number i of a seed always starts from
+the same noise, whatever the prompt, the method and the batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
 from disendiff_lite.runs.folder import RunRecord
-from disendiff_lite.runs.references import Reference
+from disendiff_lite.runs.references import Reference, subject_name
 from disendiff_lite.sampling import picture_seeds, sample
 from disendiff_lite.support.memory import TO_DRAW, enough_memory
+from disendiff_lite.support.text import enumeration
 from disendiff_lite.tokens import check_concepts, check_prompt, compose_prompt
 
 BATCH = 8  # pictures made at once
@@ -147,40 +149,49 @@ def prompt_set(
 
     contexts: name -> template with one {}, for the editing prompts; empty leaves them out.
 
-    Returns requests by name: "combined", then each class ("cat"; "dog 1", "dog 2" if a class comes twice), then these
-    with a context ("combined, on the beach"). Raises UserError if there are more classes than modifiers, or a template
-    has no {}.
+    Returns requests by name: "combined", of more than two concepts then some of them ("cat and bird"), then each class
+    ("cat"; "dog 1", "dog 2" if a class comes twice), then all and each with a context ("combined, on the beach").
+    Raises UserError if there are more classes than modifiers, or a template has no {}.
     """
     check_concepts(classes, modifiers)
-    everything = tuple(range(len(classes)))
-    subjects = {concept_name(classes, index): (index,) for index in everything}
-    if len(classes) > 1:
-        subjects = {"combined": everything} | subjects
+    subjects = {subject_name(classes, concepts): concepts for concepts in subsets(len(classes))}
 
     def request(kind: str, concepts: tuple[int, ...], template: str) -> Request:
         prompt = compose_prompt([classes[i] for i in concepts], [modifiers[i] for i in concepts], template)
         return Request(kind, prompt, concepts)
 
     requests = {
-        name: request("combined" if name == "combined" else "independent", concepts, template)
+        name: request("combined" if len(concepts) > 1 else "independent", concepts, template)
         for name, concepts in subjects.items()
     }
     for context, edited in contexts.items():
-        requests |= {f"{name}, {context}": request("editing", concepts, edited) for name, concepts in subjects.items()}
+        requests |= {
+            f"{name}, {context}": request("editing", concepts, edited)
+            for name, concepts in subjects.items()
+            if len(concepts) in (1, len(classes))
+        }
     return requests
 
 
 def reference_requests(reference: Reference, run: RunRecord) -> list[Request]:
-    """The prompts that a reference comes with: for all concepts, unless there is only one, and for each alone."""
+    """The prompts that a reference comes with: for all concepts, unless there is only one, and for each alone.
+
+    Of more than two concepts, those for all are asked for some of them, too.
+    """
     names = [f"{modifier} {class_}" for modifier, class_ in zip(run.modifiers, run.classes)]
-    everything = tuple(range(len(names)))
-    requests = [Request("combined", prompt.format(*names), everything) for prompt in reference.prompts.combined]
-    for index, prompts in enumerate(reference.prompts.independent):
-        requests += [Request("independent", prompt.format(*names), (index,)) for prompt in prompts]
+    modifiers = {f"modifier{index}": modifier for index, modifier in enumerate(run.modifiers)}
+    requests = []
+    for concepts in subsets(len(names)):
+        if len(concepts) == 1:
+            kind, prompts = "independent", reference.prompts.independent[concepts[0]]
+        else:
+            whole, part = (enumeration([f"{{{index}}}" for index in some]) for some in (range(len(names)), concepts))
+            kind = "combined"
+            prompts = [prompt.replace(whole, part) for prompt in reference.prompts.combined]
+        requests += [Request(kind, prompt.format(*names, **modifiers), concepts) for prompt in prompts]
     return requests
 
 
-def concept_name(classes: Sequence[str], index: int) -> str:
-    """What one concept is called beside the others: its class, numbered ("dog 2") if the class comes more than once."""
-    name = classes[index]
-    return name if list(classes).count(name) == 1 else f"{name} {list(classes[: index + 1]).count(name)}"
+def subsets(count: int) -> list[tuple[int, ...]]:
+    """Every choice of at least one of `count` concepts, the larger ones first: (0, 1), (0,), (1,)."""
+    return [some for size in range(count, 0, -1) for some in combinations(range(count), size)]

@@ -17,6 +17,7 @@ _HOMES = {
         "plot_terms",
         "push",
     ),
+    "editing": ("plot_edits",),
     # in a notebook
     "notebook": ("code_listing", "follow_maps", "live_losses", "read_followed"),
     "queries": ("watch_layer",),
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # so that editors know the names
         plot_terms,
         push,
     )
+    from disendiff_lite.show.editing import plot_edits
     from disendiff_lite.show.explorer.page import write_explorer
     from disendiff_lite.show.explorer.widget import AttentionExplorer
     from disendiff_lite.show.maps import outline_cell, plot_map_grid, plot_maps, plot_pictures

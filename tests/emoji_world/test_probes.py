@@ -9,10 +9,10 @@ from disendiff_lite.emoji_world.draw.draw_references import draw_reference
 from disendiff_lite.emoji_world.draw.pairs import draw
 from disendiff_lite.emoji_world.draw.probes import SAME_DESIGN, draw_alone, draw_line_up, draw_together
 from disendiff_lite.evaluate.probes import RIGHT, RIVALS, line_up, probes_alone, probes_together
-from disendiff_lite.runs.references import load_reference, reference_names
+from disendiff_lite.runs.references import load_reference, pair_names
 from disendiff_lite.support.errors import UserError
 
-PAIRS = [name for name in reference_names() if len(load_reference(name).classes) == 2]
+PAIRS = pair_names()
 
 
 def pixels(picture) -> np.ndarray:
@@ -53,11 +53,19 @@ def test_the_seed_decides():
     assert np.array_equal(pixels(once), pixels(again)) and not np.array_equal(pixels(once), pixels(other))
 
 
-@pytest.mark.parametrize("name", ["cat_dog_bird", "zebra_lion"])
-def test_only_pairs_have_probes(name):
+@pytest.mark.parametrize("name", ["rabbit_fish", "zebra_lion"])
+def test_only_what_is_shipped_has_probes(name):
     for draws in (draw_together, partial(draw_alone, index=0), partial(draw_line_up, index=0)):
         with pytest.raises(UserError, match="such as cat_dog"):
             draws(name, seed=0)
+    for other in ("cat_dog_bird", "dog_dog"):
+        with pytest.raises(UserError, match="such as cat_dog"):
+            draw_together(other, seed=0)
+        for index in range(len(load_reference(other).classes)):
+            drawn, shipped = draw_alone(other, index, seed=0), probes_alone(other, index)
+            assert drawn.prompt == shipped.prompt and list(drawn.pictures) == list(shipped.pictures)
+            for kind, picture in drawn.pictures.items():
+                assert np.array_equal(pixels(picture), pixels(shipped.pictures[kind]))
 
 
 def test_the_shipped_probes_are_what_the_world_draws():

@@ -8,11 +8,12 @@ import pytest
 
 from disendiff_lite.config import emoji
 from disendiff_lite.evaluate.clip import load_scorer
-from disendiff_lite.evaluate.compare import compare_table, difference_table, measure_maps, measure_run
+from disendiff_lite.evaluate.compare import RunMeasures, compare_table, difference_table, measure_maps, measure_run
 from disendiff_lite.evaluate.concepts import map_agreement, record_reference, tracked_maps
+from disendiff_lite.evaluate.pictures import SubjectScores
 from disendiff_lite.evaluate.score import Score
 from disendiff_lite.runs.generate import generate
-from disendiff_lite.runs.references import load_reference
+from disendiff_lite.runs.references import load_reference, subject_name
 from disendiff_lite.tokens import add_modifiers
 
 CONFIG = emoji(inference_steps=2)
@@ -43,6 +44,24 @@ def test_a_run_is_measured_on_the_pictures_that_it_shows(pipe):
     assert list(found.picture_scores) == ["own - other", "image, combined", "image, alone", "text"]
     assert [len(score.values) for score in found.picture_scores.values()] == [4, 2, 4, 6]
     assert set(json.loads(json.dumps(found.to_dict()))["pictures"]) == {"combined", "cat", "dog"}
+
+
+def test_the_papers_scores_leave_two_of_three_out_of_the_mean():
+    def scores(concepts, image):
+        score = Score((image,))
+        return SubjectScores(subject_name(("cat", "dog", "bird"), concepts), concepts, (), score, score, score, None)
+
+    several = [scores((0, 1, 2), 0.1), scores((0, 2), 9.0), scores((0,), 0.2), scores((1,), 0.3), scores((2,), 0.4)]
+    found = RunMeasures([], None, {}, {}, several).paper_scores
+    assert {name: score.mean for name, score in found.items() if "image" in name} == pytest.approx(
+        {
+            "image-alignment, combined": 0.1,
+            **{f"image-alignment, concept {index + 1}": 0.2 + 0.1 * index for index in range(3)},
+            "image-alignment, mean": 0.25,
+            "image-alignment, cat and bird": 9.0,
+        }
+    )
+    assert RunMeasures([], None, {}, {}, several).picture_scores["image, alone"].values == (0.2, 0.3, 0.4)
 
 
 def test_a_picture_of_ones_own_has_no_masks_and_no_margins(pipe):

@@ -15,11 +15,19 @@ from disendiff_lite.evaluate.contents import (
     recognised,
 )
 from disendiff_lite.evaluate.judge import load_judge
-from disendiff_lite.evaluate.probes import OTHERS_COLOUR, RIGHT, line_up, probes_alone, probes_together
+from disendiff_lite.evaluate.probes import (
+    LEAKED,
+    OTHERS_COLOUR,
+    RIGHT,
+    THIRDS_COLOUR,
+    line_up,
+    probes_alone,
+    probes_together,
+)
 from disendiff_lite.runs.generate import PictureSet, Request
-from disendiff_lite.runs.references import load_reference, reference_names
+from disendiff_lite.runs.references import load_reference, pair_names
 
-PAIRS = [name for name in reference_names() if len(load_reference(name).classes) == 2]
+PAIRS = pair_names()
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +118,48 @@ def test_a_cut_out_is_the_thing_on_grey():
     mask[10, 30] = False
     cut = cut_out(picture, mask)
     assert cut.size == (20, 10) and cut.getpixel((5, 5)) == (255, 0, 0) and cut.getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_three_concepts_are_measured_together_in_pairs_and_alone(judge, scorer):
+    reference = load_reference("cat_dog_bird")
+    alone = [probes_alone("cat_dog_bird", index).pictures for index in range(3)]
+    sets = {
+        "combined": PictureSet(Request("combined", "", (0, 1, 2)), [reference.picture, alone[0][RIGHT]]),
+        "cat and bird": PictureSet(Request("combined", "", (0, 2)), [reference.picture, alone[0][RIGHT]]),
+        "dog and bird": PictureSet(Request("combined", "", (1, 2)), [alone[1][RIGHT]]),
+        "bird": PictureSet(Request("independent", "", (2,)), list(alone[2].values())),
+    }
+    scores = measure_contents(judge, scorer, sets, reference)
+    assert scores["omission"].values == (0, 1) and scores["omission, two of three"].values == (0, 1, 1)
+    assert scores["success"].values == (1, 1, 1, 1, 0, 0)
+    assert scores["success, two of three"].values == (1, 1, 1, 0, 1, 0)
+    assert scores["co-occurrence, two of three"].values == (1, 0, 0)  # the dog, unasked
+    said = dict(zip(alone[2], scores["recognised, concept 3"].values))
+    assert said[RIGHT] == 1 and said["stranger"] == said["the other"] == 0
+    looks = dict(zip(alone[2], scores["own looks, concept 3"].values))
+    assert looks[RIGHT] == 1 and looks[OTHERS_COLOUR] == looks[THIRDS_COLOUR] == 0
+
+
+def test_a_thing_in_the_third_ones_colour_is_no_success(judge, scorer):
+    reference = load_reference("cat_dog_bird")
+    for index in range(3):
+        probes = probes_alone("cat_dog_bird", index).pictures
+        own = own_looks(judge, scorer, [reference.picture, *(probes[kind] for kind in LEAKED)], reference)
+        assert own[:, index].tolist() == [True, False, False]
+
+
+def test_of_two_of_one_class_only_what_can_be_told_is_measured(judge, scorer):
+    reference = load_reference("dog_dog")
+    alone = [probes_alone("dog_dog", index).pictures for index in range(2)]
+    sets = {
+        "combined": PictureSet(Request("combined", "", (0, 1)), [reference.picture]),
+        "dog 1": PictureSet(Request("independent", "", (0,)), [alone[0][RIGHT], alone[0]["the other"]]),
+        "dog 2": PictureSet(Request("independent", "", (1,)), [alone[1][RIGHT], alone[1]["the other"]]),
+    }
+    scores = measure_contents(judge, scorer, sets, reference)
+    assert {name.partition(",")[0] for name in scores} == {"own thing", "own looks", "recognised"}
+    assert scores["own thing"].values == (1, 1, 1, 1)  # the other is a dog, too
+    assert scores["recognised"].values == scores["own looks"].values == (1, 0, 1, 0)
 
 
 def test_sets_of_pictures_are_measured(judge, scorer):

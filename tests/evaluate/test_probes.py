@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from disendiff_lite.evaluate.probes import RIGHT, RIVALS, line_up, probes_alone, probes_together
-from disendiff_lite.runs.references import load_reference, reference_names
+from disendiff_lite.evaluate.probes import RIGHT, RIVALS, has_probes, line_up, probes_alone, probes_together
+from disendiff_lite.runs.references import load_reference, pair_names
 from disendiff_lite.support.errors import UserError
 
-PAIRS = [name for name in reference_names() if len(load_reference(name).classes) == 2]
+PAIRS = pair_names()
 TOGETHER = [RIGHT, "copy", "blended", "colours swapped", "strangers", "other classes"]
 ALONE = [RIGHT, "blended", "the other's colour", "stranger", "the other"]
 
@@ -44,9 +44,26 @@ def test_a_line_up_is_cut_out():
         assert all((edge != 127).any() for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]))
 
 
-@pytest.mark.parametrize("name", ["cat_dog_bird", "rabbit_fish", "zebra_lion"])
-def test_what_is_no_shipped_pair_is_named_in_one_sentence(name):
-    sentence = f"^{name} is not a shipped pair, and there are probes of those alone: choose one, such as cat_dog.$"
+@pytest.mark.parametrize("name", ["cat_dog_bird", "dog_dog"])
+def test_other_references_have_probes_of_each_thing_alone(name):
+    for index, class_ in enumerate(load_reference(name).classes):
+        alone = probes_alone(name, index)
+        thirds = ["the third's colour"] if name == "cat_dog_bird" else []
+        assert list(alone.pictures) == [*ALONE[:3], *thirds, *ALONE[3:]] and class_ in alone.prompt
+        assert len(line_up(name, index)) == 1 + RIVALS
+    with pytest.raises(UserError, match="no such probes of"):
+        probes_together(name)
+
+
+def test_the_other_of_a_class_is_a_rival():
+    (first, second, *_), (again, one, *_) = (line_up("dog_dog", index) for index in (0, 1))
+    assert np.array_equal(np.asarray(first), np.asarray(one)) and np.array_equal(np.asarray(second), np.asarray(again))
+
+
+@pytest.mark.parametrize("name", ["rabbit_fish", "zebra_lion", "paper/cat_dog"])
+def test_what_has_no_probes_is_named_in_one_sentence(name):
+    sentence = f"^There are no such probes of {name}: choose a shipped pair, such as cat_dog.$"
+    assert not has_probes(name) and has_probes("cat_dog")
     with pytest.raises(UserError, match=sentence):
         probes_together(name)
     with pytest.raises(UserError, match=sentence):

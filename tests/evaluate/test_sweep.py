@@ -1,6 +1,7 @@
 """The sweep: each cell is one run, none is made twice, one that fails stops no other, and a cluster gives the same."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from disendiff_lite.evaluate import sweep
 from disendiff_lite.evaluate.sweep import METHOD_CHANGES, Cell, SweepSettings, plan, run_cell, run_sweep
-from disendiff_lite.runs.references import pair_names
+from disendiff_lite.runs.references import load_reference, pair_names
 from disendiff_lite.support.errors import UserError
 
 QUICK = {"steps": 1, "prior_images": 2, "prior_batch": 2, "inference_steps": 1, "batch_size": 1}
@@ -38,7 +39,7 @@ def test_a_plan_goes_seed_by_seed():
     for wrong in ((["cat"], ["disendiff"], [0]), (["cat_dog"], ["disendif"], [0]), (["cat_dog"], ["disendiff"], [])):
         with pytest.raises(UserError):
             plan(*wrong)
-    assert len(pair_names()) == 10 and "cat_dog_bird" not in pair_names()
+    assert len(pair_names()) == 10 and not {"cat_dog_bird", "dog_dog"} & set(pair_names())
 
 
 def test_methods_are_settings():
@@ -109,6 +110,28 @@ def test_a_cell_that_fails_stops_no_other(settings, tmp_path, monkeypatch):
     assert failures == {cells[0]: "RuntimeError: no"}
     assert not cells[0].file(tmp_path).exists() and cells[1].file(tmp_path).exists()
     assert (tmp_path / "measures.csv").read_text().splitlines()[1] == "dog_pig,disendiff,0,bind,1,nan,1"
+
+
+@pytest.mark.slow
+def test_three_concepts_and_two_of_one_class_are_swept_too(settings, tmp_path):
+    trio, dogs = (
+        set(run_cell(cell, settings, tmp_path)) for cell in plan(["cat_dog_bird", "dog_dog"], ["disendiff"], [0])
+    )
+    assert {"success", "success, two of three", "recognised, concept 3", "image-alignment, concept 3"} <= trio
+    assert {"image-alignment, combined", "image-alignment, cat and bird", "modifier on other"} <= trio
+    assert {"recognised", "own looks, concept 2", "image-alignment, concept 2", "modifier on other"} <= dogs
+    assert not {"co-occurrence", "omission", "success", "mix-up"} & dogs
+
+
+@pytest.mark.slow
+def test_a_photograph_is_swept_without_the_judge(settings, tmp_path, monkeypatch):
+    photograph = dataclasses.replace(load_reference("cat_dog"), name="paper/cat_dog", masks=None)
+    monkeypatch.setattr(sweep, "load_reference", lambda name: photograph)
+    cells = plan(["paper/cat_dog"], ["disendiff"], [0])
+    assert run_sweep(cells, settings, tmp_path, jobs=1, backend="sequential") == {}
+    rows = (tmp_path / "measures.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {"paper/cat_dog"}
+    assert any("image-alignment" in row for row in rows) and not any("success" in row for row in rows)
 
 
 @pytest.mark.slow

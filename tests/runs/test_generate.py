@@ -127,8 +127,15 @@ def test_the_prompts_of_two_concepts():
 
 def test_the_names_of_one_three_and_equal_concepts():
     assert list(prompt_set(("cat",), MODIFIERS, {})) == ["cat"]
-    assert list(prompt_set(("cat", "dog", "car"), MODIFIERS, {})) == ["combined", "cat", "dog", "car"]
-    assert list(prompt_set(("dog", "cat", "dog"), MODIFIERS, {})) == ["combined", "dog 1", "cat", "dog 2"]
+    assert list(prompt_set(("cat", "dog", "car"), MODIFIERS, {})) == [
+        "combined",
+        *("cat and dog", "cat and car", "dog and car"),
+        *("cat", "dog", "car"),
+    ]
+    three = prompt_set(("dog", "cat", "dog"), MODIFIERS, {"far": "a far {}"})
+    assert [*three][1:7] == ["dog 1 and cat", "dog 1 and dog 2", "cat and dog 2", "dog 1", "cat", "dog 2"]
+    assert three["dog 1 and dog 2"].prompt == "photo of a <new1> dog and <new3> dog"
+    assert [*three][7:] == ["combined, far", "dog 1, far", "cat, far", "dog 2, far"]
     assert len(prompt_set(("cat", "dog"), MODIFIERS)) == 12
     with pytest.raises(UserError, match="modifiers"):
         prompt_set(("cat", "dog"), ("<new1>",))

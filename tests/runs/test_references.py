@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from disendiff_lite.config import emoji
-from disendiff_lite.emoji_world.draw.draw_references import PAIRS, TUNING_PAIRS, draw, prompts_for
+from disendiff_lite.emoji_world.draw.draw_references import SHIPPED, TUNING_PAIRS, draw, prompts_for
 from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES
 from disendiff_lite.evaluate import pictures as run_scores
 from disendiff_lite.evaluate.clip import Scorer
@@ -21,7 +21,9 @@ from disendiff_lite.runs.references import (
     load_reference,
     number_concepts,
     own_reference,
+    pair_names,
     reference_names,
+    subject_name,
 )
 from disendiff_lite.support.errors import UserError, run_main
 from disendiff_lite.support.paths import REFERENCES
@@ -41,14 +43,15 @@ def requests(reference):
     return reference_requests(reference, record)
 
 
-def test_the_shipped_references_are_the_papers_pairs_and_the_trio():
-    assert reference_names() == sorted(PAIRS)
+def test_the_shipped_references_are_the_papers_pairs_the_trio_and_two_of_one_class():
+    assert reference_names() == sorted(SHIPPED)
+    assert set(SHIPPED) - set(pair_names()) == {"cat_dog_bird", "dog_dog"} and len(pair_names()) == 10
     with pytest.raises(UserError, match="'rabbit_fish': choose one of baby_toy, cat_dog"):
         load_reference("rabbit_fish")  # a pair for tuning, drawn but not shipped
-    assert len(draw("rabbit_fish").things) == 2 and not set(TUNING_PAIRS) & set(PAIRS)
+    assert len(draw("rabbit_fish").things) == 2 and not set(TUNING_PAIRS) & set(SHIPPED)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_reference_is_what_the_world_draws(name):
     reference, scene = load_reference(name), draw(name)
     assert np.array_equal(np.asarray(reference.picture), scene.picture)
@@ -61,6 +64,30 @@ def test_a_shipped_reference_is_what_the_world_draws(name):
     )
     worn = [any("wearing" in prompt for prompt in prompts) for prompts in reference.prompts.independent]
     assert worn == wears
+
+
+def test_two_of_one_class_have_files_of_their_own():
+    reference = load_reference("dog_dog")
+    assert reference.classes == ("dog", "dog") and {
+        path.stem for path in (REFERENCES / "dog_dog").glob("*_[12].png")
+    } == {f"{kind}_dog_{number}" for kind in ("crop", "mask", "line_up", "probes_alone") for number in (1, 2)}
+    assert not (reference.masks[0] & reference.masks[1]).any() and reference.masks.any(axis=(1, 2)).all()
+    first, second = (np.asarray(crop.resize((8, 8)), dtype=float) for crop in reference.crops)
+    assert np.abs(first - second).mean() > 20
+
+
+def test_subjects_are_named_by_their_concepts():
+    trio = ("cat", "dog", "bird")
+    assert [subject_name(trio, some) for some in ((0, 1, 2), (0, 2), (1,))] == ["combined", "cat and bird", "dog"]
+    assert [subject_name(("dog", "dog"), some) for some in ((0, 1), (1,))] == ["combined", "dog 2"]
+    assert subject_name(("cat",), (0,)) == "cat"
+
+
+def test_the_trio_is_asked_for_in_all_seven_ways():
+    found = requests(load_reference("cat_dog_bird"))
+    numbers = [request.concepts for request in found[::10]]
+    assert len(found) == 70 and numbers == [(0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,)]
+    assert found[21].prompt == "photo of a <new1> cat and <new3> bird on the grass" and found[21].kind == "combined"
 
 
 def test_the_prompts_are_lists_by_concept_in_the_file():

@@ -14,7 +14,7 @@ from disendiff_lite.emoji_world.draw.backgrounds import PHRASES
 from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene, Thing, caption
 from disendiff_lite.emoji_world.draw.views import ACCESSORIES, COLOUR_WORDS, PLACES, STYLE_NAMES
 from disendiff_lite.emoji_world.draw.world import COLOURS, classes, designs, designs_of
-from disendiff_lite.evaluate.judge import Findings
+from disendiff_lite.evaluate.judge import BIG_ABOVE, SMALL_BELOW, Findings
 
 QUESTIONS = (
     "one object",
@@ -29,8 +29,6 @@ QUESTIONS = (
     "shape",
 )
 DETAILS = ("colour", "accessory", "size", "look", "shape")  # of a thing
-# Beside an object of ordinary size (26 to 34 px), what counts as small or big: half way to the sizes of the words.
-SMALL_BELOW, BIG_ABOVE = 24.5, 37.0
 
 
 @dataclass(frozen=True)

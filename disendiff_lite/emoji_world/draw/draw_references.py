@@ -1,4 +1,4 @@
-"""Draw the reference pictures, and of the pairs the probes and line-ups, into data/references, which is committed.
+"""Draw the reference pictures, with their probes and line-ups, into data/references, which is committed.
 
     python -m disendiff_lite.emoji_world.draw.draw_references
 
@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from disendiff_lite.emoji_world.draw.backgrounds import PHRASES, SIDE
-from disendiff_lite.emoji_world.draw.pairs import PAIRS, TUNING_PAIRS, draw
+from disendiff_lite.emoji_world.draw.pairs import SHIPPED, TUNING_PAIRS, draw
 from disendiff_lite.emoji_world.draw.probes import draw_alone, draw_line_up, draw_together
 from disendiff_lite.emoji_world.draw.scenes import ACCESSORY_PHRASES, SIZE_WORDS, STYLES, Scene, Thing
 from disendiff_lite.evaluate.probes import ALONE_STRIP, LINE_UP, TOGETHER_STRIP, Probes
-from disendiff_lite.runs.references import Prompts, Reference, number_concepts
+from disendiff_lite.runs.references import Prompts, Reference, concept_file, number_concepts
 from disendiff_lite.support.errors import check_name, run_main
 from disendiff_lite.support.paths import REFERENCES
 
@@ -48,8 +48,8 @@ def crop(scene: Scene, index: int) -> Image.Image:
 
 
 def draw_reference(name: str) -> Reference:
-    """One of PAIRS or TUNING_PAIRS as others use a reference. Raises UserError for an unknown name."""
-    check_name(name, PAIRS | TUNING_PAIRS, "pair")
+    """One of SHIPPED or TUNING_PAIRS as others use a reference. Raises UserError for an unknown name."""
+    check_name(name, SHIPPED | TUNING_PAIRS, "reference picture")
     scene = draw(name)
     wearers = [thing.design.eyes is not None for thing in scene.things]
     return Reference(
@@ -63,32 +63,33 @@ def draw_reference(name: str) -> Reference:
 
 
 def write(name: str) -> None:
-    """Draw one reference, and of a pair the probes and line-ups, and write its folder."""
-    reference, (place, *individuals) = draw_reference(name), PAIRS[name]
+    """Draw one reference with its probes and line-ups, those of both together only of a pair, and write its folder."""
+    reference, (place, *individuals) = draw_reference(name), SHIPPED[name]
+    classes, concepts = reference.classes, range(len(reference.classes))
     folder = REFERENCES / name
     folder.mkdir(parents=True, exist_ok=True)
     reference.picture.save(folder / "reference.png")
-    for class_, mask, part in zip(reference.classes, reference.masks, reference.crops, strict=True):
-        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"mask_{class_}.png")
-        part.save(folder / f"crop_{class_}.png")
+    for index, mask, part in zip(concepts, reference.masks, reference.crops, strict=True):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / concept_file("mask_{}.png", classes, index))
+        part.save(folder / concept_file("crop_{}.png", classes, index))
     described = {
-        "classes": reference.classes,
+        "classes": classes,
         "place": place,
         "designs": [design_name(thing) for thing in draw(name).things],
         "hues": [hue or "the artist's" for _, _, hue in individuals],
         "prompts": asdict(reference.prompts),
     }
-    if len(individuals) == 2:
-        alone = [
-            write_strip(draw_alone(name, index, PROBE_SEED), folder / ALONE_STRIP.format(class_))
-            for index, class_ in enumerate(reference.classes)
-        ]
-        together = write_strip(draw_together(name, PROBE_SEED), folder / TOGETHER_STRIP)
-        described["probes"] = {"together": together, "alone": alone}
-        described["line_ups"] = [
-            write_line_up(*draw_line_up(name, index, PROBE_SEED), folder / LINE_UP.format(class_))
-            for index, class_ in enumerate(reference.classes)
-        ]
+    described["probes"] = {}
+    if len(set(classes)) == len(classes) == 2:
+        described["probes"]["together"] = write_strip(draw_together(name, PROBE_SEED), folder / TOGETHER_STRIP)
+    described["probes"]["alone"] = [
+        write_strip(draw_alone(name, index, PROBE_SEED), folder / concept_file(ALONE_STRIP, classes, index))
+        for index in concepts
+    ]
+    described["line_ups"] = [
+        write_line_up(*draw_line_up(name, index, PROBE_SEED), folder / concept_file(LINE_UP, classes, index))
+        for index in concepts
+    ]
     (folder / "reference.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
@@ -121,7 +122,7 @@ def colour_name(thing: Thing) -> str:
 
 
 def main() -> None:
-    for name in PAIRS:
+    for name in SHIPPED:
         write(name)
         print(REFERENCES / name)
 

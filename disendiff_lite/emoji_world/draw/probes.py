@@ -1,4 +1,4 @@
-"""Draw the probes of the reference pairs, whose kinds evaluate/probes.py names: the same things elsewhere, or wrong."""
+"""Draw the probes of the references, whose kinds evaluate/probes.py names: the same things elsewhere, or wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 
 from disendiff_lite.emoji_world.draw.backgrounds import PHRASES, SIDE
-from disendiff_lite.emoji_world.draw.pairs import PAIRS, draw
+from disendiff_lite.emoji_world.draw.pairs import PAIRS, SHIPPED, draw
 from disendiff_lite.emoji_world.draw.rivals import rivals
 from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, draw_thing, render
 from disendiff_lite.emoji_world.draw.views import mean_colour, random_individual
-from disendiff_lite.evaluate.probes import GREY, OTHERS_COLOUR, RIGHT, RIVALS, Probes, no_pair
+from disendiff_lite.evaluate.probes import GREY, LEAKED, RIGHT, RIVALS, Probes, no_probes
 from disendiff_lite.tokens import class_caption
 
 CENTRE, SIZE = (32.0, 38.0), 36.0  # of a thing that stands alone, pixels
@@ -41,16 +41,17 @@ def draw_together(name: str, seed: int) -> Probes:
 
 
 def draw_alone(name: str, index: int, seed: int) -> Probes:
-    """The probes of one thing alone, 0 or 1. Otherwise as draw_together."""
-    scene = _draw_pair(name)
+    """The probes of one thing alone. Raises UserError if `name` is no shipped reference; otherwise as draw_together."""
+    scene = _draw_shipped(name)
     # Place, background and stranger are this thing's own. Were they shared, both blends would be the very same picture.
     rng = np.random.default_rng([seed, 1 + index])  # numpy takes [seed, 0] for the stream of draw_together
-    own, other = (replace(scene.things[i], centre=CENTRE, size=SIZE) for i in (index, 1 - index))
+    own, *others = [replace(thing, centre=CENTRE, size=SIZE) for thing in _own_first(scene, index)]
+    other = others[0]
     backdrop = _Backdrop(_places_elsewhere(scene)[index], int(rng.integers(2**32)))
     pictures = {
         RIGHT: backdrop.picture([own]),
         "blended": Image.blend(backdrop.picture([own]), backdrop.picture([other]), 0.5),
-        OTHERS_COLOUR: backdrop.picture([replace(own, colour=_rgb(other))]),
+        **{kind: backdrop.picture([replace(own, colour=_rgb(each))]) for kind, each in zip(LEAKED, others)},
         "stranger": backdrop.picture([_stranger(own, rng)]),
         "the other": backdrop.picture([other]),
     }
@@ -58,13 +59,14 @@ def draw_alone(name: str, index: int, seed: int) -> Probes:
 
 
 def draw_line_up(name: str, index: int, seed: int) -> tuple[list[Thing], list[Image.Image]]:
-    """One thing of a pair, 0 or 1, and its rivals: who they are, and a picture of each, all but the thing grey.
+    """One thing of a reference and its rivals: who they are, and a picture of each, all but the thing grey.
 
-    seed: of the rivals. Raises UserError if `name` is no pair.
+    Others of its class in the reference are its first rivals. seed: of the rest. Raises UserError as draw_alone does.
     """
     rng = np.random.default_rng([seed, 3 + index])  # apart from the streams of draw_together and draw_alone
-    own = replace(_draw_pair(name).things[index], centre=CENTRE, size=SIZE)
-    everyone = [own, *rivals(own, rng, RIVALS, same_design=SAME_DESIGN)]
+    own, *others = [replace(thing, centre=CENTRE, size=SIZE) for thing in _own_first(_draw_shipped(name), index)]
+    others = [thing for thing in others if thing.design.class_ == own.design.class_]
+    everyone = [own, *others, *rivals(own, rng, RIVALS - len(others), same_design=SAME_DESIGN)]
     return everyone, [_on_grey(thing) for thing in everyone]
 
 
@@ -76,8 +78,19 @@ def _on_grey(thing: Thing) -> Image.Image:
 
 def _draw_pair(name: str) -> Scene:
     if name not in PAIRS or len(PAIRS[name]) != 3:  # a place and two things
-        raise no_pair(name)
+        raise no_probes(name)
     return draw(name)
+
+
+def _draw_shipped(name: str) -> Scene:
+    if name not in SHIPPED:
+        raise no_probes(name)
+    return draw(name)
+
+
+def _own_first(scene: Scene, index: int) -> list[Thing]:
+    # The things in their order, beginning with one of them.
+    return [*scene.things[index:], *scene.things[:index]]
 
 
 def _places_elsewhere(scene: Scene) -> list[str]:
