@@ -17,7 +17,7 @@ from disendiff_lite.config import Config, emoji, paper
 from disendiff_lite.presets import TRAINED
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_json
-from disendiff_lite.support.modules import plain_names
+from disendiff_lite.support.modules import beneath_adapters, plain_names
 from disendiff_lite.support.paths import EMBEDDED_MODEL
 from disendiff_lite.support.quiet import without_progress_bars
 from disendiff_lite.support.saved_parts import variant_parts
@@ -103,15 +103,17 @@ def pick_device(device=None) -> torch.device:
     raise UserError(f"There is no device {str(device)!r} on this machine: use one of {', '.join(available)}.")
 
 
-def cross_attention_weights(unet, trained: str = "kv") -> dict[str, nn.Parameter]:
+def cross_attention_weights(unet, trained: str = "kv", *, wrapped: bool = False) -> dict[str, nn.Parameter]:
     """The weights of some projections of every cross-attention layer (`attn2`), by their names in the plain UNet.
 
     trained: which, a key of presets.TRAINED that names projections; "kv" is keys and values.
+    wrapped: whether LoRA adapters may wrap them; the weights are those beneath the adapters.
 
-    Raises UserError if there are none, or LoRA adapters wrap some.
+    Raises UserError if there are none, or LoRA adapters wrap some and may not.
     """
     ends = tuple(f".attn2.{projection}.weight" for projection in TRAINED[trained])
     weights = plain_names(unet.named_parameters())
+    weights = beneath_adapters(weights) if wrapped else weights
     found = {name: weight for name, weight in weights.items() if name.endswith(ends)}
     layers = [name for name in plain_names(unet.named_modules()) if name.endswith(".attn2")]
     if not layers or len(found) < len(ends) * len(layers):
@@ -159,7 +161,7 @@ def weights_hash(name: str) -> str | None:
 
 
 def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> dict[str, str]:
-    """A hash of the cross-attention keys and values, once as float16 and once as bfloat16.
+    """A hash of the cross-attention keys and values beneath all adapters, once as float16 and once as bfloat16.
 
     Two roundings, because the same weights may be loaded in float32 today and in half precision tomorrow: rounded to
     the coarser of the two types they are the same again.
@@ -170,7 +172,7 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
 
     Returns {"float16": 16 hex digits, "bfloat16": 16 hex digits}.
     """
-    names = sorted(keys_and_values := cross_attention_weights(unet))
+    names = sorted(keys_and_values := cross_attention_weights(unet, wrapped=True))
     weights = {**keys_and_values, **(base or {})}
     hashes = {"float16": hashlib.sha256(), "bfloat16": hashlib.sha256()}
     for name in names:

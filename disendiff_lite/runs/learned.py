@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
+from disendiff_lite.adapters import adapter_factors
 from disendiff_lite.config import Config
 from disendiff_lite.models import cross_attention_weights, model_fingerprint, same_model
 from disendiff_lite.runs.folder import CHECKPOINT, RunRecord, read_run
@@ -37,7 +38,8 @@ def save_learned(
 ) -> list[Path]:
     """Write what a pipeline learned.
 
-    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU.
+    pipe: the pipeline as trained, with the adapters that trained. base: the UNet's trained tensors from before the
+        training, by name, on the CPU.
     modifiers: the new words. config: gives `trained` and `saved_rank`.
 
     Returns the files written. If the rank is not full, prints how much of the changes it loses. Raises UserError as
@@ -57,6 +59,9 @@ def save_learned(
         changed = {name: weight for name, weight in trained.items() if not torch.equal(weight, base[name])}
         files.append(folder / UNET_FILE)
         write_tensors(files[-1], changed, header)
+    elif config.trained == "lora":
+        files.append(folder / LORA_FILE)
+        write_tensors(files[-1], adapter_factors(pipe.unet), {**header, "lost": 0.0})
     elif trained:
         changes = {name: weight.double() - base[name].double() for name, weight in trained.items()}
         factors, lost = lora_factors(changes, config.saved_rank)
