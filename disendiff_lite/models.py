@@ -183,10 +183,13 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
     return {kind: digest.hexdigest()[:16] for kind, digest in hashes.items()}
 
 
-def same_model(unet, expected: Mapping[str, str]) -> bool:
-    """Whether the UNet is the one that `expected`, from model_fingerprint, names: by the hash of its own precision."""
+def same_model(unet, expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> bool:
+    """Whether the UNet is the one that `expected`, from model_fingerprint, names: by the hash of its own precision.
+
+    found: its fingerprint, if it is known.
+    """
     kind = "bfloat16" if unet.dtype == torch.bfloat16 else "float16"
-    return model_fingerprint(unet)[kind] == expected.get(kind)
+    return (found or model_fingerprint(unet))[kind] == expected.get(kind)
 
 
 def _dtype(dtype) -> torch.dtype:
