@@ -3,10 +3,8 @@
 An adapter leaves a weight W as it is and adds to its output: W x + scale B (A x), with A (rank, in) and B (out, rank).
 """
 
-import logging
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -15,7 +13,6 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft, get_peft_kwargs
-from diffusers.utils import logging as diffusers_logging
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -25,6 +22,7 @@ from disendiff_lite.models import cross_attention_weights
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_tensors
 from disendiff_lite.support.modules import plain_names
+from disendiff_lite.support.quiet import without_warnings
 
 ADAPTER = "disendiff"  # the name of the adapters that train
 FIRST_FACTOR = re.compile(r"(lora_A|down)\.weight$")  # what each layer of a LoRA has one of, in diffusers' and kohya's
@@ -160,19 +158,14 @@ def use_lora(pipe: StableDiffusionPipeline, file, scale: float = 1.0) -> Iterato
 
 def _load(pipe, path: Path, layers: int, name: str) -> None:
     """Lay the adapters of a file over the pipeline's parts; UserError unless they are as many as it has layers."""
-    log = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity(logging.CRITICAL)  # it warns of a file that is for the UNet alone
     options = {"weight_name": path.name, "local_files_only": True, "return_lora_metadata": True}
     try:
-        with warnings.catch_warnings():  # peft's, of layers that have another adapter already
-            warnings.simplefilter("ignore", UserWarning)
+        with without_warnings():
             factors, alphas, metadata = pipe.lora_state_dict(path.parent, **options)
             pipe.load_lora_into_unet(factors, alphas, pipe.unet, adapter_name=name, metadata=metadata)
             _load_into_text(pipe.text_encoder, factors, alphas or {}, metadata or {}, name)
     except Exception as error:  # diffusers, peft and torch each have their own
         raise UserError(f"{path} is no LoRA for this model ({first_line(error)}): choose one made for it.") from error
-    finally:
-        diffusers_logging.set_verbosity(log)
     laid = sum(_has(layer, name) for layer in _layers(pipe))
     if laid < max(layers, 1):
         raise UserError(f"This model has {laid} of the {layers} layers of the LoRA {path}: choose one made for it.")

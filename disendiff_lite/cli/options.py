@@ -13,7 +13,11 @@ from pathlib import Path
 from disendiff_lite.cli.streams import lasting_streams
 from disendiff_lite.support.errors import UserError
 
-MODULES = {"sweep": "sweep"}  # of the verbs that have their own; the others are in commands
+MODULES = {
+    "export": "export",
+    "generate": "generate",
+    "sweep": "sweep",
+}  # of the verbs that have their own; the others are in commands
 DEFAULT_FOLDER = "runs/<picture>, runs/<picture>-<method> for other methods than disendiff"
 
 
@@ -57,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_train(_add_verb(verbs, "train", "learn the concepts of one picture"))
     _add_generate(_add_verb(verbs, "generate", "draw pictures with what a run learned"))
+    _add_export(_add_verb(verbs, "export", "write what a run learned as files for other programs"))
     _add_score(_add_verb(verbs, "score", "measure image- and text-alignment of a run"))
     _add_report(_add_verb(verbs, "report", "train, draw and score in notebooks, and write one HTML page"))
     _add_sweep(_add_verb(verbs, "sweep", "train and measure pairs x methods x seeds, and write one table"))
@@ -92,9 +97,26 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=_at_least_one, default=4, help="pictures of each prompt (default 4)")
     parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
+    lora = "a LoRA that somebody else trained, such as a style, beside it; may come several times"
+    parser.add_argument("--lora", dest="loras", metavar="FILE", action="append", default=[], help=lora)
+    scale = "how strongly, one for all LoRAs or one for each (default 1)"
+    parser.add_argument("--lora-scale", dest="lora_scales", type=float, metavar="X", action="append", help=scale)
+    parser.add_argument("--with", dest="other", metavar="RUN", help="another run of the same model, beside it")
+    rename = "other words for those of --with, such as '<new1>=<new3>,<new2>=<new4>'"
+    parser.add_argument("--rename", type=_text, metavar="OLD=NEW", action="append", default=[], help=rename)
     _add_settings(parser, "settings of the sampling, such as inference_steps=50 or guidance_scale=8")
     _add_model(parser, default=None)
     parser.add_argument("--out", metavar="FOLDER", help="where the pictures go (default RUN/generated)")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    to = "diffusers, webui (A1111 and ComfyUI) or all (default all)"
+    parser.add_argument("--to", choices=("diffusers", "webui", "all"), default="all", help=to)
+    rank = "rank of the LoRA, for a smaller file (default: the run's own, which loses nothing more)"
+    parser.add_argument("--rank", type=_at_least_one, metavar="R", help=rank)
+    _add_model(parser, default=None)
+    parser.add_argument("--out", metavar="FOLDER", help="where the files go (default RUN/export)")
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
