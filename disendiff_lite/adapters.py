@@ -167,7 +167,9 @@ def _load(pipe, path: Path, layers: int, name: str) -> None:
     except Exception as error:  # diffusers, peft and torch each have their own
         raise UserError(f"{path} is no LoRA for this model ({first_line(error)}): choose one made for it.") from error
     laid = sum(_has(layer, name) for layer in _layers(pipe))
-    if laid < max(layers, 1):
+    if not layers:
+        raise UserError(f"{path} holds no LoRA: choose another file.")
+    if laid < layers:
         raise UserError(f"This model has {laid} of the {layers} layers of the LoRA {path}: choose one made for it.")
 
 

@@ -247,7 +247,7 @@ def test_what_is_no_lora_of_this_model(loras, tiny_pipe, tmp_path):
         tmp_path / "a.pt": "pickled weights are not read",
         wide: "is no LoRA for this model",
         other: "has 48 of the 56 layers",
-        none: "is no LoRA for this model",
+        none: "holds no LoRA",
         far: "has 0 of the 56 layers",
     }
     for path, words in cases.items():
