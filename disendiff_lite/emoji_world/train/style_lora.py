@@ -6,21 +6,29 @@ The captions never name the style, so whatever is drawn with the LoRA gets it. I
 and takes about two minutes on one core.
 """
 
+import argparse
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image, ImageFilter
 from torch.nn import functional as F
 
 from disendiff_lite.emoji_world.draw.scenes import STYLES, describe_scene, render, stylise
+from disendiff_lite.models import load_pipeline
 from disendiff_lite.sampling import make_noiser
+from disendiff_lite.support.errors import UserError, check_name, run_main
+from disendiff_lite.support.files import check_writable, write_tensors
 from disendiff_lite.support.images import to_tensor
+from disendiff_lite.support.progress import progress
 
 LAYERS = r".*\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2|conv1|conv2|conv_out)"
 SCENES = 300  # drawn once
+STEPS = 250
 NEON = "neon"  # outlines that glow in the colours of the things, on near black: no caption of the world names it
 CHOICES = (NEON, *STYLES)
 
@@ -81,3 +89,32 @@ def train_style(
         error.backward()
         optimizer.step()
         yield error.item()
+
+
+def style_factors(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    """The adapters of train_style, under the names that diffusers reads."""
+    return {f"unet.{name}": factor for name, factor in get_peft_model_state_dict(pipe.unet).items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--style", default=NEON, help=f"{', '.join(CHOICES)} (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches of 8 pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes and of the training (default: 0)")
+    parser.add_argument("--model", default="emoji", help="short name or diffusers folder (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where it is written (default: STYLE.safetensors)")
+    options = parser.parse_args()
+    check_name(options.style, CHOICES, "style")
+    out = options.out or Path(f"{options.style}.safetensors")
+    if options.steps < 1 or out.suffix != ".safetensors":
+        raise UserError(f"{options.steps} steps into {out}: choose at least one step, and a name with .safetensors.")
+    check_writable(out.parent, "free some space or choose another place with --out")
+    pipe = load_pipeline(options.model)
+    for _ in progress(train_style(pipe, options.style, steps=options.steps, seed=options.seed), options.steps):
+        pass
+    write_tensors(out, style_factors(pipe), {"style": options.style})
+    print(out)
+
+
+if __name__ == "__main__":
+    run_main(main)
