@@ -135,3 +135,11 @@ def test_settings_of_older_runs_train_what_they_trained():
         settings = emoji(method=method).to_dict()
         assert settings.pop("trained") == trained
         assert Config.from_dict(settings) == emoji(method=method)
+
+
+def test_a_lora_has_a_rate_of_its_own_unless_one_is_given():
+    for preset in (emoji, paper):
+        assert preset(trained="lora").learning_rate > preset().learning_rate
+        assert preset(trained="lora", learning_rate=1e-5).learning_rate == 1e-5
+        assert preset(method="dreambooth", trained="lora").learning_rate == preset(trained="lora").learning_rate
+        assert preset(trained="v").learning_rate == preset().learning_rate

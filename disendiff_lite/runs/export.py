@@ -11,7 +11,6 @@ webui/Lora/RUN.safetensors                    the changes in kohya's names, with
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from disendiff_lite.config import Config
 from disendiff_lite.models import load_pipeline
 from disendiff_lite.runs.folder import read_run
 from disendiff_lite.runs.learned import LORA_FILE, embedding_files, load_learned
-from disendiff_lite.runs.model_card import model_card
+from disendiff_lite.runs.model_card import Exported, model_card
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import check_writable, explaining, read_tensors, write_tensors, write_text
 from disendiff_lite.support.quiet import without_warnings
@@ -31,23 +30,6 @@ from disendiff_lite.support.quiet import without_warnings
 TARGETS = ("diffusers", "webui")
 ALL = "all"
 SAME = 5e-3  # of the largest output: rounding differs by less, so that more is something else
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The files for one kind of program, and how they compare when stock diffusers has read them back.
-
-    target: one of TARGETS. words: the file of each word. lora: that of the changes, the folder `unet` if the whole UNet
-    trained, None if words alone did. apart: the largest difference of the UNet's output from the run's own. largest: of
-    this output. lost: the share of the changes of keys and values that a lower rank cut off, in [0, 1].
-    """
-
-    target: str
-    words: dict[str, Path]
-    lora: Path | None
-    apart: float
-    largest: float
-    lost: float
 
 
 def export(

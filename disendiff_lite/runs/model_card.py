@@ -1,16 +1,13 @@
 """The README of an export: what to load and to write in diffusers, A1111 and ComfyUI, and under which licence."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from disendiff_lite.config import Config
 from disendiff_lite.models import SHORT_NAMES
 from disendiff_lite.runs.folder import RunRecord
 from disendiff_lite.support.text import enumeration
-
-if TYPE_CHECKING:
-    from disendiff_lite.runs.export import Exported
 
 PAPER = "[DisenDiff](https://arxiv.org/abs/2403.18551)"
 METHODS = {
@@ -27,8 +24,25 @@ LICENCES = {  # of the models that have a short name: Hugging Face's word for it
 WIDTHS = (768, 1024)  # of the text encoders of Stable Diffusion 1.x and 2.x
 
 
+@dataclass(frozen=True)
+class Exported:
+    """The files for one kind of program, and how they compare when stock diffusers has read them back.
+
+    target: "diffusers" or "webui". words: the file of each word. lora: that of the changes, the folder `unet` if the whole UNet
+    trained, None if words alone did. apart: the largest difference of the UNet's output from the run's own. largest: of
+    this output. lost: the share of the changes of keys and values that a lower rank cut off, in [0, 1].
+    """
+
+    target: str
+    words: dict[str, Path]
+    lora: Path | None
+    apart: float
+    largest: float
+    lost: float
+
+
 def model_card(
-    name: str, record: RunRecord, config: Config, model: str, results: Sequence["Exported"], width: int
+    name: str, record: RunRecord, config: Config, model: str, results: Sequence[Exported], width: int
 ) -> str:
     """The text of the card, Markdown with Hugging Face's front matter.
 
@@ -60,7 +74,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _diffusers(result: "Exported", record: RunRecord, base: str) -> list[str]:
+def _diffusers(result: Exported, record: RunRecord, base: str) -> list[str]:
     lines = ["from diffusers import StableDiffusionPipeline", ""]
     if result.lora is not None and result.lora.is_dir():
         lines[0] = "from diffusers import StableDiffusionPipeline, UNet2DConditionModel"
@@ -75,7 +89,7 @@ def _diffusers(result: "Exported", record: RunRecord, base: str) -> list[str]:
     return ["## diffusers", "\n".join(["```python", *lines, "```"])]
 
 
-def _webui(result: "Exported", record: RunRecord, width: int) -> list[str]:
+def _webui(result: Exported, record: RunRecord, width: int) -> list[str]:
     automatic = comfy = record.prompt
     for word, path in result.words.items():
         automatic = automatic.replace(word, path.stem)
@@ -96,7 +110,7 @@ def _webui(result: "Exported", record: RunRecord, width: int) -> list[str]:
     return parts
 
 
-def _comparison(results: Sequence["Exported"]) -> str:
+def _comparison(results: Sequence[Exported]) -> str:
     lines = [
         "Stock diffusers read the files back into a fresh model; its UNet's output, for fixed noise, beside the run's:",
         "",
