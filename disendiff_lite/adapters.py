@@ -158,6 +158,8 @@ def use_lora(pipe: StableDiffusionPipeline, file, scale: float = 1.0) -> Iterato
 
 def _load(pipe, path: Path, layers: int, name: str) -> None:
     """Lay the adapters of a file over the pipeline's parts; UserError unless they are as many as it has layers."""
+    if not layers:
+        raise UserError(f"{path} holds no LoRA: choose another file.")
     options = {"weight_name": path.name, "local_files_only": True, "return_lora_metadata": True}
     try:
         with without_warnings():
@@ -167,8 +169,6 @@ def _load(pipe, path: Path, layers: int, name: str) -> None:
     except Exception as error:  # diffusers, peft and torch each have their own
         raise UserError(f"{path} is no LoRA for this model ({first_line(error)}): choose one made for it.") from error
     laid = sum(_has(layer, name) for layer in _layers(pipe))
-    if not layers:
-        raise UserError(f"{path} holds no LoRA: choose another file.")
     if laid < layers:
         raise UserError(f"This model has {laid} of the {layers} layers of the LoRA {path}: choose one made for it.")
 

@@ -26,7 +26,9 @@ class Config:
     preset: str = "paper"  # "paper" or "emoji": whose learning rates `for_method` takes
     method: str = "disendiff"  # one of METHODS
     trained: str = "kv"  # one of TRAINED: keys and values, queries too, values alone, LoRA, the whole UNet, none
-    lora_rank: int = 16  # of the adapters over keys and values, with trained="lora"
+    # Of the adapters over keys and values, with trained="lora". Cut down to rank 16, what whole keys and values learned
+    # in the shipped ablation loses 9 %, to rank 4 37 %, and from rank 32 on nothing.
+    lora_rank: int = 16
     lora_alpha: float = 16.0  # the adapters' output counts lora_alpha / lora_rank times
 
     resolution: int = 512  # side of the square training and sampling pictures, pixels

@@ -28,9 +28,9 @@ WIDTHS = (768, 1024)  # of the text encoders of Stable Diffusion 1.x and 2.x
 class Exported:
     """The files for one kind of program, and how they compare when stock diffusers has read them back.
 
-    target: "diffusers" or "webui". words: the file of each word. lora: that of the changes, the folder `unet` if the whole UNet
-    trained, None if words alone did. apart: the largest difference of the UNet's output from the run's own. largest: of
-    this output. lost: the share of the changes of keys and values that a lower rank cut off, in [0, 1].
+    target: "diffusers" or "webui". words: the file of each word. lora: that of the changes, the folder `unet` if the
+    whole UNet trained, None if words alone did. apart: the largest difference of the UNet's output from the run's own.
+    largest: of this output. lost: the share of the changes of keys and values that a lower rank cut off, in [0, 1].
     """
 
     target: str
