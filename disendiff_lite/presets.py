@@ -40,7 +40,7 @@ PER_METHOD = {
     },
 }
 
-# What a choice of TRAINED changes in turn: a LoRA takes larger steps than whole weights. With the embedded model, on two
+# What a choice of TRAINED changes in turn: a LoRA takes larger steps than whole weights. On the embedded model and two
 # pairs that are not among the ten, 1e-3 reached a sum (see emoji_world.check.tune) of 2.41 and 3e-3 one of 2.33; the
 # paper's preset has the same ratio to its own rate.
 PER_TRAINED = {"paper": {"lora": {"learning_rate": 2.5e-4}}, "emoji": {"lora": {"learning_rate": 1e-3}}}
