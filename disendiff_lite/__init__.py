@@ -31,6 +31,9 @@ _HOMES = {
     "runs.learned": ("load_learned",),
     "runs.generate": ("generate", "generate_set"),
     "runs.inpaint": ("inpaint",),
+    # what was learned beside LoRAs of others, and for other programs
+    "adapters": ("use_lora",),
+    "runs.export": ("export",),
     # on the way
     "support.progress": ("progress", "progress_callback"),
     "report.metrics": ("record_metrics",),
@@ -42,12 +45,14 @@ __all__ = __dir__()
 
 if TYPE_CHECKING:  # so that editors know the names
     from disendiff_lite import evaluate, losses, show
+    from disendiff_lite.adapters import use_lora
     from disendiff_lite.attention import average_maps, capture_attention, concept_maps
     from disendiff_lite.attention_record import AttentionRecord, layer_label, mean_maps
     from disendiff_lite.config import Config, emoji, paper
     from disendiff_lite.models import load_pipeline, preset_for
     from disendiff_lite.recording import maps_on_picture, record_maps
     from disendiff_lite.report.metrics import record_metrics
+    from disendiff_lite.runs.export import export
     from disendiff_lite.runs.folder import read_losses, read_run
     from disendiff_lite.runs.generate import generate, generate_set
     from disendiff_lite.runs.inpaint import inpaint

@@ -16,7 +16,7 @@ from disendiff_lite.single_file import settle_prediction
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_json
 from disendiff_lite.support.memory import TO_LOAD, enough_memory, is_out_of_memory
-from disendiff_lite.support.modules import plain_names
+from disendiff_lite.support.modules import beneath_adapters, plain_names
 
 LATENT, INPAINTING = 4, 9  # input channels of a UNet: latents; those with a mask and the masked picture's latents
 SMALL = 16  # latents of the embedded model are 16x16; Stable Diffusion's are 64x64 and larger
@@ -102,15 +102,17 @@ def pick_device(device=None) -> torch.device:
     raise UserError(f"There is no device {str(device)!r} on this machine: use one of {', '.join(available)}.")
 
 
-def cross_attention_weights(unet, trained: str = "kv") -> dict[str, nn.Parameter]:
+def cross_attention_weights(unet, trained: str = "kv", *, wrapped: bool = False) -> dict[str, nn.Parameter]:
     """The weights of some projections of every cross-attention layer (`attn2`), by their names in the plain UNet.
 
     trained: which, a key of presets.TRAINED that names projections; "kv" is keys and values.
+    wrapped: whether LoRA adapters may wrap them; the weights are those beneath the adapters.
 
-    Raises UserError if there are none, or LoRA adapters wrap some.
+    Raises UserError if there are none, or LoRA adapters wrap some and may not.
     """
     ends = tuple(f".attn2.{projection}.weight" for projection in TRAINED[trained])
     weights = plain_names(unet.named_parameters())
+    weights = beneath_adapters(weights) if wrapped else weights
     found = {name: weight for name, weight in weights.items() if name.endswith(ends)}
     layers = [name for name in plain_names(unet.named_modules()) if name.endswith(".attn2")]
     if not layers or len(found) < len(ends) * len(layers):
@@ -160,7 +162,7 @@ def weights_hash(name: str) -> str | None:
 
 
 def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> dict[str, str]:
-    """A hash of the cross-attention keys and values, once as float16 and once as bfloat16.
+    """A hash of the cross-attention keys and values beneath all adapters, once as float16 and once as bfloat16.
 
     Two roundings, because the same weights may be loaded in float32 today and in half precision tomorrow: rounded to
     the coarser of the two types they are the same again.
@@ -171,7 +173,7 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
 
     Returns {"float16": 16 hex digits, "bfloat16": 16 hex digits}.
     """
-    names = sorted(keys_and_values := cross_attention_weights(unet))
+    names = sorted(keys_and_values := cross_attention_weights(unet, wrapped=True))
     weights = {**keys_and_values, **(base or {})}
     hashes = {"float16": hashlib.sha256(), "bfloat16": hashlib.sha256()}
     for name in names:
@@ -182,10 +184,13 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
     return {kind: digest.hexdigest()[:16] for kind, digest in hashes.items()}
 
 
-def same_model(unet, expected: Mapping[str, str]) -> bool:
-    """Whether the UNet is the one that `expected`, from model_fingerprint, names: by the hash of its own precision."""
+def same_model(unet, expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> bool:
+    """Whether the UNet is the one that `expected`, from model_fingerprint, names: by the hash of its own precision.
+
+    found: its fingerprint, if it is known.
+    """
     kind = "bfloat16" if unet.dtype == torch.bfloat16 else "float16"
-    return model_fingerprint(unet)[kind] == expected.get(kind)
+    return (found or model_fingerprint(unet))[kind] == expected.get(kind)
 
 
 def _dtype(dtype) -> torch.dtype:

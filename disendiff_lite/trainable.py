@@ -15,6 +15,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from disendiff_lite.adapters import adapted, adapter_size
 from disendiff_lite.attention import check_processors
 from disendiff_lite.config import Config
 from disendiff_lite.models import cross_attention_weights
@@ -29,7 +30,8 @@ EMBEDDINGS = "embeddings"  # the name of the new tokens' rows among the trained 
 class Trainable:
     """The tensors that a run trains.
 
-    weights: the UNet's, by name. base: copies of them from before the training, on the CPU.
+    weights: the UNet's, or its adapters', by name. base: copies of the UNet's from before the training, on the CPU;
+    none with adapters, which leave them as they are.
     rows: (N, dim), the new tokens' embeddings, or None if they do not train. token_ids: their N places in the table.
     """
 
@@ -79,14 +81,17 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
     What torch.compile compiled runs uncompiled meanwhile. Raises UserError as choose_trainable does, before anything
     changes.
     """
-    weights = choose_trainable(pipe, config.trained)
-    base = {name: weight.detach().to("cpu", torch.float32, copy=True) for name, weight in weights.items()}
+    weights, base = choose_trainable(pipe, config.trained), {}
     table = pipe.text_encoder.get_input_embeddings()
     rows = None if config.method == "dreambooth" else nn.Parameter(table.weight[token_ids].detach().float().clone())
-    trainable = Trainable(weights, base, rows, list(token_ids), table)
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
+        if config.trained == "lora":
+            weights = stack.enter_context(adapted(pipe.unet, config))
+        else:
+            base = {name: weight.detach().to("cpu", torch.float32, copy=True) for name, weight in weights.items()}
+        trainable = Trainable(weights, base, rows, list(token_ids), table)
         stack.callback(trainable.write_back)  # when the table is again of the type that it had
         stack.enter_context(held_in(config.precision, parts, weights.values()))
         for part in parts:
@@ -106,7 +111,8 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
 def choose_trainable(pipe, trained: str) -> dict[str, nn.Parameter]:
     """The UNet parameters that a run trains, by name; the new tokens' embeddings come on top of them.
 
-    trained: a key of presets.TRAINED: some projections of every cross-attention layer, the whole UNet, or none.
+    trained: a key of presets.TRAINED: some projections of every cross-attention layer, the whole UNet, or none. With
+        "lora" they are those that the adapters lie over.
 
     Returns parameters by their name in the plain UNet, in its order. Raises UserError if they are not what the pictures
     are made of: if LoRA adapters wrap them or attention processors have weights of their own in their place.
@@ -116,7 +122,15 @@ def choose_trainable(pipe, trained: str) -> dict[str, nn.Parameter]:
     if trained == "unet":
         return _whole(pipe.unet)
     check_processors(pipe.unet)
+    if trained == "lora" and getattr(pipe.unet, "peft_config", None):
+        raise UserError("This UNet has LoRA adapters already, beside which no others train: fuse or unload them first.")
     return cross_attention_weights(pipe.unet, trained)
+
+
+def trained_bytes(pipe, config: Config) -> int:
+    """The size of the UNet's trained weights in float32, of the adapters alone with "lora"; errors as above."""
+    chosen = choose_trainable(pipe, config.trained)
+    return adapter_size(pipe.unet, config) if config.trained == "lora" else sum(w.nbytes for w in chosen.values())
 
 
 def pack_state(

@@ -96,7 +96,10 @@ def test_an_unknown_setting_names_the_nearest(make):
         ({"template": "photo"}, "hold {} once"),
         ({"method": "lora"}, "no method 'lora': use one of disendiff"),
         ({"precision": "float8"}, "no precision 'float8'"),
-        ({"trained": "keys"}, "no trained 'keys': use one of kv, qkv, v, unet, none"),
+        ({"trained": "keys"}, "no trained 'keys': use one of kv, qkv, v, lora, unet, none"),
+        ({"lora_rank": 0}, "lora_rank is 0"),
+        ({"lora_alpha": 0}, "lora_alpha is 0, so the adapters would change nothing"),
+        ({"trained": "lora", "saved_rank": 4}, "set lora_rank instead"),
         ({"class_maps": "truth"}, "no class_maps 'truth'"),
         ({"suppress_twice": True, "suppress": False}, "leave suppress and smooth on"),
         ({"method": "custom_diffusion", "calibration_weight": 0.1}, "has no calibration"),
@@ -132,3 +135,11 @@ def test_settings_of_older_runs_train_what_they_trained():
         settings = emoji(method=method).to_dict()
         assert settings.pop("trained") == trained
         assert Config.from_dict(settings) == emoji(method=method)
+
+
+def test_a_lora_has_a_rate_of_its_own_unless_one_is_given():
+    for preset in (emoji, paper):
+        assert preset(trained="lora").learning_rate > preset().learning_rate
+        assert preset(trained="lora", learning_rate=1e-5).learning_rate == 1e-5
+        assert preset(method="dreambooth", trained="lora").learning_rate == preset(trained="lora").learning_rate
+        assert preset(trained="v").learning_rate == preset().learning_rate

@@ -25,7 +25,7 @@ FLOORS = (
         "single_file",
         "tokens",
     ),
-    ("data", "sampling", "trainable"),
+    ("adapters", "data", "sampling", "trainable"),
     ("inpainting", "recording", "training"),
     ("runs",),
     ("evaluate",),

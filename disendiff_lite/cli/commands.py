@@ -3,30 +3,31 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from disendiff_lite.cli.results import SAMPLING, PictureFolder, file_stem, save_scores
+from disendiff_lite.cli.results import SAMPLING, file_stem, save_scores
 from disendiff_lite.config import PRESETS, Config, config_changes, emoji
 from disendiff_lite.evaluate.clip import SCORERS, load_scorer
 from disendiff_lite.evaluate.pictures import score_run, score_table
-from disendiff_lite.models import absolute_model, is_inpainting, load_pipeline, model_name, preset_for
+from disendiff_lite.models import absolute_model, is_inpainting, load_pipeline, preset_for
 from disendiff_lite.runs.folder import RunRecord, check_same, holds_run, picture_hash, read_run
-from disendiff_lite.runs.generate import Request, draw_pictures, prompt_set
+from disendiff_lite.runs.generate import Request, prompt_set
 from disendiff_lite.runs.learned import load_learned
 from disendiff_lite.runs.references import known_reference, load_reference, own_reference
 from disendiff_lite.runs.train import train as train_run
-from disendiff_lite.sampling import check_sampling, picture_seeds
+from disendiff_lite.sampling import check_sampling
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import file_names
 from disendiff_lite.support.images import load_image
 from disendiff_lite.support.lock import check_unclaimed, sole_writer
 from disendiff_lite.support.progress import progress, progress_callback
 from disendiff_lite.support.typed import typed_settings
-from disendiff_lite.tokens import check_concepts, check_prompt, class_caption
+from disendiff_lite.tokens import check_concepts, class_caption
 
 if TYPE_CHECKING:
     from disendiff_lite.report.report import Order
@@ -46,38 +47,12 @@ def train(args: argparse.Namespace) -> None:
     records = train_run(pipe, picture, classes, config, masks=masks, **own)
     steps = sum(1 for _ in progress(records, config.steps))
     if steps == 0:
-        _say(
+        say(
             "nothing to do: this run is finished"
             if finished
             else "all steps were done before: the results are written now"
         )
     print(run_dir)
-
-
-def generate(args: argparse.Namespace) -> None:
-    """Draw pictures with what a run learned; prints the folder."""
-    pipe, record, config = learned_pipeline(args)
-    asked = args.prompts or [request.prompt for request in _requests(record, config)]
-    prompts = list(dict.fromkeys(asked))  # the same prompt twice gives the same pictures
-    for prompt in prompts:
-        check_prompt(pipe.tokenizer, prompt)
-    check_sampling(pipe, config, args.negative_prompt)
-    folder = Path(args.out or Path(args.run, "generated"))
-    results = PictureFolder(folder, args.run, config, model_name(pipe), args.negative_prompt)
-    wanted = [(prompt, index) for prompt in prompts for index in range(args.count)]
-    seeds = picture_seeds(config.seed, args.count) * len(prompts)
-    pictures = draw_pictures(
-        pipe,
-        [prompt for prompt, _ in wanted],
-        seeds,
-        config,
-        negative_prompt=args.negative_prompt,
-        progress=progress_callback("drawing"),
-    )
-    longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
-    if longer:
-        _say(f"{longer} of {len(wanted)} pictures have longer names: other pictures have the short ones")
-    print(folder)
 
 
 def score(args: argparse.Namespace) -> None:
@@ -98,18 +73,18 @@ def score(args: argparse.Namespace) -> None:
         reference,
         record,
         config,
-        requests=_requests(record, config) if known is None else None,
+        requests=run_requests([record], config) if known is None else None,
         count=args.count,
         progress=progress_callback("scoring"),
     )
     print(score_table(scores))  # first of all: the folder may be one that can only be read
     if reference.crops is None:
-        _say("single concepts were compared with the whole reference: give --crops to compare them with their own part")
+        say("single concepts were compared with the whole reference: give --crops to compare them with their own part")
     settings = {"scorer": scorer.name, "count": args.count, "seed": config.seed, "crops": reference.crops is not None}
     settings |= {name: getattr(config, name) for name in SAMPLING}
     path = Path(args.run, "scores.json")
     if kept := save_scores(path, settings, {found.subject: found.to_dict() for found in scores}):
-        _say(f"the scores that were there, with other settings, are now in {kept}")
+        say(f"the scores that were there, with other settings, are now in {kept}")
     print(path)
 
 
@@ -126,7 +101,7 @@ def report(args: argparse.Namespace) -> int:
     with sole_writer(order.run_dir, "report"):
         written = make_report(**vars(order))
     for failure in written.failures:
-        _say(f"report: {failure}")
+        say(f"report: {failure}")
     print(written.path)
     return 1 if written.failures else 0
 
@@ -144,10 +119,10 @@ def _report_all(args: argparse.Namespace) -> int:
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     options += [f"--set={setting}" for setting in args.settings]
     jobs = args.jobs or default_jobs(preset_for(args.model or "emoji") is emoji)
-    outcomes = make_reports(orders, options, folder, jobs, _say)
+    outcomes = make_reports(orders, options, folder, jobs, say)
     failed = [pair for pair, outcome in outcomes.items() if outcome.state == "failed"]
     if failed:
-        _say(f"report: {len(failed)} of {len(outcomes)} pairs failed: {', '.join(failed)}")
+        say(f"report: {len(failed)} of {len(outcomes)} pairs failed: {', '.join(failed)}")
     print(folder / INDEX)
     return 1 if failed else 0
 
@@ -241,10 +216,13 @@ def _model(args: argparse.Namespace, record: RunRecord) -> str:
     return args.model or record.base
 
 
-def _requests(record: RunRecord, config: Config) -> list[Request]:
-    """What shows everything that a run learned."""
-    return list(prompt_set(record.classes, record.modifiers, template=config.template).values())
+def run_requests(records: Sequence[RunRecord], config: Config) -> list[Request]:
+    """What shows everything that runs on one model learned."""
+    classes = [class_ for record in records for class_ in record.classes]
+    modifiers = [modifier for record in records for modifier in record.modifiers]
+    return list(prompt_set(classes, modifiers, template=config.template).values())
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the person at the terminal something that is no result."""
     print(text, file=sys.stderr, flush=True)

@@ -1,12 +1,11 @@
 """The verb `inpaint`: what a run learned, put into the masked part of a scene."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from PIL import Image
 
-from disendiff_lite.cli.commands import learned_pipeline
+from disendiff_lite.cli.commands import learned_pipeline, say
 from disendiff_lite.cli.results import PictureFolder, file_stem
 from disendiff_lite.inpainting import Canvas, prepare_canvas
 from disendiff_lite.models import model_name
@@ -28,13 +27,14 @@ def inpaint(args: argparse.Namespace) -> None:
     folder = Path(args.out or Path(args.run, "inpainted"))
     notes = {"scene": picture_hash(scene), "mask": picture_hash(Image.fromarray(canvas.mask))}
     notes |= {"strength": f"{args.strength:g}", "feather": str(canvas.feather)}
+    scene_name = file_stem(Path(args.image).stem, 40)
     results = PictureFolder(
-        folder, args.run, config, model_name(pipe), args.negative_prompt, file_stem(Path(args.image).stem, 40), notes
+        folder, args.run, config, model_name(pipe), args.negative_prompt, scene=scene_name, more=notes
     )
     if mask.size != scene.size:
-        _say(f"the mask was resized from {mask.width}x{mask.height} to {scene.width}x{scene.height} px")
+        say(f"the mask was resized from {mask.width}x{mask.height} to {scene.width}x{scene.height} px")
     if said := _describe(canvas, config.resolution):
-        _say(said)
+        say(said)
     prompts = list(dict.fromkeys(args.prompts))
     wanted = [(prompt, index) for prompt in prompts for index in range(args.count)]
     pictures = draw_inpaintings(
@@ -49,7 +49,7 @@ def inpaint(args: argparse.Namespace) -> None:
     )
     longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
     if longer:
-        _say(f"{longer} of {len(wanted)} pictures have longer names: other pictures have the short ones")
+        say(f"{longer} of {len(wanted)} pictures have longer names: other pictures have the short ones")
     print(folder)
 
 
@@ -63,7 +63,3 @@ def _describe(canvas: Canvas, resolution: int) -> str:
     if window.side > min(height, width):
         seen += ", with the scene's border repeated beyond it"
     return seen if window.side == resolution else f"{seen}, as {resolution} px"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

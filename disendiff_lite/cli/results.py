@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -24,8 +24,8 @@ class PictureFolder:
     """Where the pictures of a finished run go.
 
     path: of the folder, made if it is missing. run: the run's folder. config: the settings that are drawn with. model:
-    its name. negative_prompt: "" for none. scene: what names call the picture that is drawn into, "" for none. more:
-    what decides a picture besides.
+    its name. negative_prompt: "" for none. scene: what names call the picture that is drawn into, "" for none. beside:
+    what they call the runs and LoRAs that are used with it. more: what decides a picture besides, by name.
 
     Raises UserError if the folder cannot be written.
     """
@@ -37,14 +37,16 @@ class PictureFolder:
         config: Config,
         model: str,
         negative_prompt: str,
+        *,
         scene: str = "",
+        beside: Sequence[str] = (),
         more: Mapping[str, str] | None = None,
     ):
         self.path, self.config, self.model, self.negative_prompt = path, config, model, negative_prompt
-        self.scene, self.more = scene, dict(more or {})
+        self.scene, self.beside, self.more = scene, beside, dict(more or {})
         check_writable(path, "free some space or choose another folder with --out")
         self.usual = Config.load(Path(run, "config.json"))
-        self.learned = _learned_hash(run)
+        self.learned = learned_hash(run)
 
     def save(self, picture: Image.Image, prompt: str, number: int) -> bool:
         """Write a picture, with a note of all that decides it; under a longer name, if its own is another picture's.
@@ -69,6 +71,7 @@ class PictureFolder:
         other = {name: value for name, value in other.items() if value != getattr(self.usual, name)}
         tail = f"-in-{self.scene}" if self.scene else ""
         tail += f"-without-{file_stem(self.negative_prompt, 40)}" if self.negative_prompt else ""
+        tail += "".join(f"-with-{file_stem(name, 40)}" for name in self.beside)
         tail += f"-seed{self.config.seed}" + "".join(f"-{name}{value:g}" for name, value in other.items())
         return f"{file_stem(prompt, LONGEST_NAME - len(tail.encode()))}{tail}-{number:02}"
 
@@ -100,10 +103,10 @@ def file_stem(text: str, longest: int = LONGEST_STEM) -> str:
     return words.encode()[: min(longest, LONGEST_STEM)].decode(errors="ignore") or "picture"
 
 
-def _learned_hash(run) -> str:
-    """16 hex digits that name what a finished run learned, from the bytes of its weights."""
+def learned_hash(source) -> str:
+    """16 hex digits that name the weights of a finished run's folder, or of one file, from their bytes."""
     digest = hashlib.sha256()
-    for path in sorted(Path(run).glob("*.safetensors")):
+    for path in [Path(source)] if Path(source).is_file() else sorted(Path(source).glob("*.safetensors")):
         with open(path, "rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

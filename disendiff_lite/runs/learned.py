@@ -4,31 +4,31 @@
     pytorch_lora_weights.safetensors       the changes of the projections as a LoRA, for pipe.load_lora_weights
     unet_weights.safetensors               if the whole UNet trained: every tensor that changed, as it is now
 
-A change D = trained - base of a projection (out, in) becomes two factors by its singular value decomposition D = U S
-V': lora_B = U sqrt(S) (out, rank) and lora_A = sqrt(S) V' (rank, in). At full rank nothing is lost; below, the smallest
-singular values are dropped, which is the best that this rank allows. Each file's header names the model that it belongs
-to.
+Each file's header names the model that it belongs to. What a LoRA's factors are: adapters.lora_factors.
 """
 
-import math
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
 
+from disendiff_lite.adapters import adapter_factors, lora_factors
 from disendiff_lite.config import Config
 from disendiff_lite.models import cross_attention_weights, model_fingerprint, same_model
 from disendiff_lite.runs.folder import CHECKPOINT, RunRecord, read_run
-from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.errors import UserError, check_name
 from disendiff_lite.support.files import file_key, read_tensors, write_tensors
-from disendiff_lite.support.modules import plain_names
-from disendiff_lite.tokens import add_modifiers
+from disendiff_lite.support.modules import beneath_adapters, plain_names
+from disendiff_lite.tokens import MODIFIER, add_modifiers
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNET_FILE = "unet_weights.safetensors"
 LONGEST_NAME = 120  # bytes of a file's name; some disks take no more than 143, and a temporary one has five more
+LOADED = "_disendiff_loaded"  # on a UNet: its fingerprint without what was loaded into it, and with it
 WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])\.safetensors")
 
 
@@ -37,7 +37,8 @@ def save_learned(
 ) -> list[Path]:
     """Write what a pipeline learned.
 
-    pipe: the pipeline as trained. base: the UNet's trained tensors from before the training, by name, on the CPU.
+    pipe: the pipeline as trained, with the adapters that trained. base: the UNet's trained tensors from before the
+        training, by name, on the CPU.
     modifiers: the new words. config: gives `trained` and `saved_rank`.
 
     Returns the files written. If the rank is not full, prints how much of the changes it loses. Raises UserError as
@@ -57,6 +58,9 @@ def save_learned(
         changed = {name: weight for name, weight in trained.items() if not torch.equal(weight, base[name])}
         files.append(folder / UNET_FILE)
         write_tensors(files[-1], changed, header)
+    elif config.trained == "lora":
+        files.append(folder / LORA_FILE)
+        write_tensors(files[-1], adapter_factors(pipe.unet), {**header, "lost": 0.0})
     elif trained:
         changes = {name: weight.double() - base[name].double() for name, weight in trained.items()}
         factors, lost = lora_factors(changes, config.saved_rank)
@@ -67,18 +71,23 @@ def save_learned(
     return files
 
 
-def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = False) -> RunRecord:
+def load_learned(
+    pipe: StableDiffusionPipeline, folder, *, any_model: bool = False, rename: Mapping[str, str] | None = None
+) -> RunRecord:
     """Put what a run learned on a pipeline, in place: the new words, their embeddings, and the changes of the UNet.
 
-    The changes are added to the weights themselves, so that sampling costs no more than before.
+    The changes are added to the weights themselves, so that sampling costs no more than before. Several runs can be
+    loaded one after the other, each with words of its own: the changes of the keys and values are summed, whichever
+    came first. A run that trained the whole UNet has its weights, and no changes that could be added: it comes first.
 
-    pipe: the base model that the run began with, loaded afresh, in any precision; with `any_model` another one whose
-        layers have the same shapes, such as its inpainting sister.
-    folder: of the run.
+    pipe: the base model that the run began with, loaded afresh or with other runs of it, in any precision; with
+        `any_model` another one whose layers have the same shapes, such as its inpainting sister. LoRA adapters may lie
+        on it.
+    folder: of the run. rename: other words for the run's own, such as {"<new1>": "<new3>"}.
 
-    Returns the run's record (classes, modifiers, prompt). Raises UserError if the run is not finished, a file is
-    missing, truncated or made for another model, the pipeline has the words already, or its UNet has adapters or
-    processors that what was learned would not reach; the pipeline is then as it was.
+    Returns the run's record (classes, modifiers, prompt), with the words as they are now. Raises UserError if the run
+    is not finished, a file is missing, truncated or made for another model, the pipeline has the words already, or its
+    UNet has processors that what was learned would not reach; the pipeline is then as it was.
     """
     folder = Path(folder)
     record = read_run(folder)
@@ -87,18 +96,25 @@ def load_learned(pipe: StableDiffusionPipeline, folder, *, any_model: bool = Fal
     config = Config.load(folder / "config.json")
     rows = [_read_embedding(pipe, folder, modifier) for modifier in record.modifiers]
     weights = _read_unet_weights(pipe, folder, config.trained)
-    if not any_model and not same_model(pipe.unet, record.model):
+    found = model_fingerprint(pipe.unet)
+    base, now = getattr(pipe.unet, LOADED, (found, found))
+    base = base if now == found else found  # else something else changed it meanwhile
+    if not any_model and not same_model(pipe.unet, record.model, base):
         raise UserError(
             f"What {folder} holds was learned on another model than the one loaded: load that one afresh, or allow"
             " any_model."
         )
+    if config.trained == "unet" and base != found:
+        raise UserError(f"{folder} holds a whole UNet, which would undo what was loaded before it: load it first.")
+    record = _renamed(record, rename or {}, pipe.tokenizer, folder)
     token_ids = add_modifiers(pipe, record.modifiers, config.initial_tokens)
     table = pipe.text_encoder.get_input_embeddings().weight
-    parameters = plain_names(pipe.unet.named_parameters())
+    parameters = beneath_adapters(plain_names(pipe.unet.named_parameters()))
     with torch.no_grad():
         table[token_ids] = torch.stack(rows).to(table)
         for name, weight in weights.items():
             parameters[name].copy_(weight)
+    setattr(pipe.unet, LOADED, (base, model_fingerprint(pipe.unet)))
     return record
 
 
@@ -136,32 +152,21 @@ def _file_trouble(name: str) -> str | None:
     return None
 
 
-def lora_factors(changes: Mapping[str, torch.Tensor], rank: int = 0) -> tuple[dict[str, torch.Tensor], float]:
-    """Low-rank factors of weight changes, under the names that diffusers reads, all of one rank.
-
-    changes: name of a UNet weight -> its change (out, in). rank: how many singular values are kept; 0, or more than
-        there are, keeps all. Layers that have fewer are filled up with zeros: programs that load LoRAs expect one rank
-        in a file.
-
-    Returns the factors, float32, and the share of the changes that is lost, ||D - B A|| / ||D|| over all layers, in [0,
-    1].
-    """
-    full = max(min(change.shape) for change in changes.values())
-    rank = min(rank or full, full)
-    factors, lost, total = {}, 0.0, 0.0
-    for name, change in changes.items():
-        left, values, right = torch.linalg.svd(change.double(), full_matrices=False)  # (out, r), (r,), (r, in)
-        root = values[:rank].sqrt()
-        up = torch.zeros(change.shape[0], rank)
-        down = torch.zeros(rank, change.shape[1])
-        up[:, : len(root)] = (left[:, :rank] * root).float()
-        down[: len(root)] = (root[:, None] * right[:rank]).float()
-        module = name.removesuffix(".weight")
-        factors[f"unet.{module}.lora_A.weight"] = down
-        factors[f"unet.{module}.lora_B.weight"] = up
-        lost += values[rank:].square().sum().item()
-        total += values.square().sum().item()
-    return factors, math.sqrt(lost / total) if total else 0.0
+def _renamed(record: RunRecord, rename: Mapping[str, str], tokenizer, folder: Path) -> RunRecord:
+    """The record with other words; UserError if it has no such word, or the model has one of the new ones already."""
+    for old in rename:
+        check_name(old, record.modifiers, f"word of {folder}")
+    modifiers = tuple(rename.get(modifier, modifier) for modifier in record.modifiers)
+    taken = {word.lower() for word in tokenizer.get_added_vocab()}  # CLIP's tokenizer folds the case
+    for old, new in zip(record.modifiers, modifiers):
+        if new.lower() in taken:
+            free = next(f"<new{n}>" for n in count(1) if f"<new{n}>" not in taken | {*modifiers, *record.modifiers})
+            raise UserError(
+                f"{new}, a word of {folder}, is already a word of this model: load it under another, with"
+                f" rename={{'{old}': '{free}'}} or --rename '{old}={free}'."
+            )
+    prompt = MODIFIER.sub(lambda word: rename.get(word[0], word[0]), record.prompt)
+    return dataclasses.replace(record, modifiers=modifiers, prompt=prompt)
 
 
 def _read_embedding(pipe, folder: Path, modifier: str) -> torch.Tensor:
@@ -188,16 +193,14 @@ def _read_unet_weights(pipe, folder: Path, trained: str) -> dict[str, torch.Tens
                 " would not change: call pipe.unet.set_attn_processor(AttnProcessor2_0()), from"
                 " diffusers.models.attention_processor, first."
             )
-    parameters = plain_names(pipe.unet.named_parameters())
+    parameters = beneath_adapters(plain_names(pipe.unet.named_parameters()))
     if trained == "unet":
-        if any(".base_layer." in name for name in parameters):
-            raise UserError("LoRA adapters wrap weights of this UNet: fuse or unload them first.")
         tensors, _ = read_tensors(folder / UNET_FILE)
         for name, tensor in tensors.items():
             _check_fits(folder / UNET_FILE, name, tuple(tensor.shape), parameters)
         return tensors
     factors, _ = read_tensors(folder / LORA_FILE)
-    parameters, weights = cross_attention_weights(pipe.unet, trained), {}
+    parameters, weights = cross_attention_weights(pipe.unet, trained, wrapped=True), {}
     for key in (key for key in factors if key.endswith(".lora_A.weight")):
         name = key.removeprefix("unet.").replace(".lora_A.weight", ".weight")
         down, up = factors[key], factors.get(key.replace("lora_A", "lora_B"))

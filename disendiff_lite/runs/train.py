@@ -29,7 +29,7 @@ from disendiff_lite.tokens import (
     compose_prompt,
     find_positions,
 )
-from disendiff_lite.trainable import Trainable, choose_trainable, pack_state, training, unpack_state
+from disendiff_lite.trainable import Trainable, choose_trainable, pack_state, trained_bytes, training, unpack_state
 from disendiff_lite.training import StepRecord, training_steps
 
 
@@ -177,10 +177,9 @@ def _opened_run(run_dir, pipe, image, classes, prompt, prior, config: Config, re
         model=model_fingerprint(pipe.unet),
         base=model_name(pipe),
     )
-    trained = sum(weight.nbytes for weight in choose_trainable(pipe, config.trained).values())
     # Weights with two moments make a checkpoint, written beside the last one, and the results are as large as two
     # copies.
-    return open_run(run_dir, config, record, image, resume=resume, size=8 * trained)
+    return open_run(run_dir, config, record, image, resume=resume, size=8 * trained_bytes(pipe, config))
 
 
 def _finish(run: RunFolder, pipe: StableDiffusionPipeline, trainable: Trainable, config: Config) -> None:

@@ -1,6 +1,6 @@
 """Modules of torch beneath what wraps them: run uncompiled, named plainly, and watched while others use them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -37,6 +37,14 @@ def uncompiled() -> Iterator[None]:
 def plain_names(items: Iterable[tuple[str, object]]) -> dict[str, object]:
     """Named modules or parameters by the names that they have without torch.compile, which puts `_orig_mod` in them."""
     return {".".join(part for part in name.split(".") if part != "_orig_mod"): item for name, item in items}
+
+
+def beneath_adapters(items: Mapping[str, object]) -> dict[str, object]:
+    """Parameters by the names that they have without peft's adapters, which put `base_layer` in those that they wrap.
+
+    The adapters' own weights are among them, by names of their own.
+    """
+    return {name.replace(".base_layer.", "."): item for name, item in items.items()}
 
 
 class Watched:

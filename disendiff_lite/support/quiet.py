@@ -1,5 +1,7 @@
-"""Models that load without progress bars."""
+"""Models and weights that load without progress bars and warnings."""
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,3 +20,18 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         for log in active:
             log.enable_progress_bar()
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """diffusers, transformers and peft warn of what is meant, such as a LoRA for the UNet alone, or more words."""
+    logs = [(log, log.get_verbosity()) for log in (diffusers_logging, transformers_logging)]
+    for log, _ in logs:
+        log.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        for log, before in logs:
+            log.set_verbosity(before)

@@ -160,7 +160,7 @@ def test_pictures_never_take_each_others_place(trained, tmp_path, capsys):
 
 
 def test_what_cannot_be_drawn_or_kept_is_seen_before_the_work(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "draw_pictures", None)  # calling it would raise
+    monkeypatch.setattr("disendiff_lite.cli.generate.draw_pictures", None)  # calling it would raise
     (tmp_path / "file").write_text("")
     command = ["generate", trained, "a <new1> cat", "--out"]
     assert "choose another folder with --out" in refused(capsys, *command, tmp_path / "file")
@@ -566,5 +566,5 @@ def test_ctrl_c_in_other_verbs(trained, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "draw_pictures", interrupt)
+    monkeypatch.setattr("disendiff_lite.cli.generate.draw_pictures", interrupt)
     assert "interrupted; start it again" in refused(capsys, "generate", trained, status=130)

@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from disendiff_lite.adapters import lora_factors
 from disendiff_lite.config import emoji
 from disendiff_lite.models import cross_attention_weights
 from disendiff_lite.presets import METHODS
-from disendiff_lite.runs.learned import LORA_FILE, UNET_FILE, embedding_file, load_learned, lora_factors, save_learned
+from disendiff_lite.runs.learned import LORA_FILE, UNET_FILE, embedding_file, load_learned, save_learned
 from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError
@@ -24,7 +25,11 @@ from disendiff_lite.support.files import read_tensors, write_tensors
 
 CLASSES = ["cat", "dog"]
 PROMPT = "a <new1> cat and a <new2> dog on the beach"
-RUNS = {method: {"method": method} for method in METHODS} | {"queries": {"trained": "qkv"}, "values": {"trained": "v"}}
+RUNS = {method: {"method": method} for method in METHODS} | {
+    "queries": {"trained": "qkv"},
+    "values": {"trained": "v"},
+    "lora": {"trained": "lora", "lora_rank": 4, "lora_alpha": 6},
+}
 QUICK = dict(steps=3, batch_size=2, prior_images=2, inference_steps=1, learning_rate=1e-2)
 
 

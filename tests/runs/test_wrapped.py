@@ -222,23 +222,24 @@ def test_a_run_on_such_a_pipeline_stops_before_it_begins(new_tiny_pipe, image, p
     assert len(list(train(pipe, image, CLASSES, emoji(**QUICK), run_dir=tmp_path / "run", prior=prior))) == 2
 
 
-@pytest.mark.parametrize("change", [custom_diffusion, fused, adapter("to_k")])
+@pytest.mark.parametrize("change", [custom_diffusion, fused])
 @pytest.mark.parametrize("method", ["disendiff", "dreambooth"])
 def test_what_would_have_no_effect_is_not_loaded(change, method, new_tiny_pipe, plain_run):
     pipe = new_tiny_pipe()
     change(pipe)
     before = outputs(pipe, "a cat")
-    with pytest.raises(UserError, match="set_attn_processor|LoRA adapters|unload") as error:
+    with pytest.raises(UserError, match="set_attn_processor") as error:
         load_learned(pipe, plain_run(method))
     assert "\n" not in str(error.value)
     assert torch.equal(outputs(pipe, "a cat"), before) and "<new1>" not in pipe.tokenizer.get_vocab()
 
 
 def test_what_keeps_to_the_layers_own_keys_takes_what_was_learned(new_tiny_pipe, plain_run):
-    for change in (own, unfused, adapter("to_q")):
+    for change in (own, unfused, adapter("to_q"), adapter("to_k")):
         pipe = new_tiny_pipe()
         change(pipe)
-        before = cross_attention_weights(pipe.unet)
+        before = cross_attention_weights(pipe.unet, wrapped=True)
         before = {name: weight.clone() for name, weight in before.items()}
         load_learned(pipe, plain_run("disendiff"))
-        assert all(not torch.equal(weight, before[name]) for name, weight in cross_attention_weights(pipe.unet).items())
+        after = cross_attention_weights(pipe.unet, wrapped=True)
+        assert not any(torch.equal(weight, before[name]) for name, weight in after.items())
