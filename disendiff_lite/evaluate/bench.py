@@ -112,7 +112,7 @@ class _Steps:
         return {
             PLAIN: partial(self._step, self._kept, plain),
             CALIBRATED: partial(self._step, self._kept, calibrated),
-            FULL: partial(self._step, self._kept, self._with_full_maps),
+            FULL: self._step_with_full_maps,
             ANEW: partial(self._step, self._anew, plain),
         }
 
@@ -155,11 +155,13 @@ class _Steps:
     def _losses(self, batch: Batch, config: Config) -> dict[str, torch.Tensor]:
         return training_losses(self.pipe, self.noiser, batch, self.positions, config, self.generator)
 
-    def _with_full_maps(self, batch: Batch) -> dict[str, torch.Tensor]:
-        config = self.config
-        with full_maps(self.pipe.unet) as maps:
-            losses = self._losses(batch, self.plain)
-        side = config.map_resolution
+    def _step_with_full_maps(self) -> None:
+        with full_maps(self.pipe.unet) as maps:  # until the gradient is taken: with checkpointing layers run again then
+            self._step(self._kept, partial(self._losses_of_maps, maps))
+
+    def _losses_of_maps(self, maps: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        config, side = self.config, self.config.map_resolution
+        losses = self._losses(batch, self.plain)
         wanted = {name: [one] for name, one in maps.items() if ".attn2." in name and one.shape[2] == side**2}
         mean = average_maps(AttentionStore((side, side), maps=wanted))  # (B, T, h, w)
         terms = batch_calibration(mean.float(), batch, self.positions, config)
