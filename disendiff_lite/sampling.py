@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
+from disendiff_lite.precision import as_held
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import check_prompt
 
@@ -38,7 +39,7 @@ def sample(
     """
     check_sampling(pipe, config, negative_prompt)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    with ddim(pipe):
+    with ddim(pipe), as_held(pipe):
         pixels = pipe(
             list(prompts),
             negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,

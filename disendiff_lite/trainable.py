@@ -18,7 +18,7 @@ from torch import nn
 from disendiff_lite.attention import check_processors
 from disendiff_lite.config import Config
 from disendiff_lite.models import cross_attention_weights
-from disendiff_lite.precision import held_in
+from disendiff_lite.precision import DTYPES, held_in
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.modules import plain_names, uncompiled
 
@@ -87,14 +87,16 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
     with ExitStack() as stack:
         stack.enter_context(uncompiled())
-        stack.callback(trainable.write_back)  # when the table is again of the type that it had
-        stack.enter_context(held_in(config.precision, parts, weights.values()))
+        # The table takes the new rows unrounded, and by the keys and values the files of a run know their model.
+        exact = [weight for name, weight in pipe.unet.named_parameters() if ".attn2.to_" in name]
+        exact += [*weights.values()] + ([] if rows is None else [table.weight])
+        stack.enter_context(held_in(config.precision, parts, exact))
         for part in parts:
             stack.enter_context(_frozen(part))
         for weight in weights.values():
             weight.requires_grad_(True)
         if rows is not None:
-            stack.enter_context(_overlaid(trainable))
+            stack.enter_context(_overlaid(trainable, DTYPES[config.precision]))
         if config.method in ("disendiff", "custom_diffusion"):
             stack.enter_context(_first_token_detached(pipe.unet))
         if config.gradient_checkpointing and not pipe.unet.is_gradient_checkpointing:
@@ -193,14 +195,17 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _overlaid(trainable: Trainable) -> Iterator[None]:
-    """The trained rows take the place of the table's wherever one of their tokens is looked up."""
+def _overlaid(trainable: Trainable, dtype: torch.dtype) -> Iterator[None]:
+    """The trained rows take the place of the table's wherever one of their tokens is looked up.
+
+    dtype: in which what is looked up goes on, that of the text encoder's other weights.
+    """
 
     def replace_rows(_, args: tuple, looked_up: torch.Tensor) -> torch.Tensor:
         ids = args[0]  # (B, T)
         for token_id, row in zip(trainable.token_ids, trainable.rows):
-            looked_up = torch.where((ids == token_id)[..., None], row.to(looked_up.dtype), looked_up)  # (B, T, dim)
-        return looked_up
+            looked_up = torch.where((ids == token_id)[..., None], row, looked_up)  # (B, T, dim)
+        return looked_up.to(dtype)
 
     hook = trainable.table.register_forward_hook(replace_rows)
     try:

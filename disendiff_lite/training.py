@@ -23,6 +23,7 @@ from disendiff_lite.precision import computing
 from disendiff_lite.sampling import make_noiser
 from disendiff_lite.scales import average_scales, feature_grids
 from disendiff_lite.support.errors import UserError
+from disendiff_lite.support.memory import enough_memory
 from disendiff_lite.tokens import ConceptPositions
 from disendiff_lite.trainable import Trainable, set_learning_rates
 
@@ -34,6 +35,7 @@ class StepRecord:
     step: from 1. reconstruction: squared error of the predicted noise. bind, separate: the terms of the calibration,
     not yet weighted; nan in a step that had no concept picture, or without calibration. total: what was minimised.
     learning_rate: of the UNet's weights, or of the embeddings where only they train. seconds: that the step took.
+    skipped: 1 if the gradients overflowed in float16 and so nothing was changed, else 0.
     """
 
     step: int
@@ -43,6 +45,7 @@ class StepRecord:
     total: float
     learning_rate: float
     seconds: float
+    skipped: int = 0
 
 
 def training_steps(
@@ -53,30 +56,35 @@ def training_steps(
     trainable: Trainable,
     config: Config,
     generator: torch.Generator,
+    scaler: torch.amp.GradScaler,
     done: int = 0,
 ) -> Iterator[StepRecord]:
     """Train inside trainable.training; yields one record a step, when the pipeline is as that step left it.
 
-    positions: of the concepts, for each caption that the concept picture can have. generator: on the
-        CPU; every random number of
-    the training comes from it. done: steps that were made before.
+    positions: of the concepts, for each caption that the concept picture can have. generator: on the CPU; every random
+    number of the training comes from it. scaler: from precision.make_scaler. done: steps that were made before.
 
-    Raises UserError if the loss is no longer a number.
+    Raises UserError if the loss is no longer a number, the gradients overflow whatever the scale, or the memory is too
+    small.
     """
     encoder, noiser = LatentEncoder(pipe, torch.float32), make_noiser(pipe)
     for step in range(done + 1, config.steps + 1):
         began = time.perf_counter()
-        terms = []
-        for _ in range(config.gradient_accumulation):
-            samples = [data.draw(generator) for _ in range(config.batch_size)]
-            batch = encoder.batch(samples, generator)
-            terms.append(training_losses(pipe, noiser, batch, positions, config, generator))
-            (terms[-1]["total"] / config.gradient_accumulation).backward()
-        set_learning_rates(optimizer, config, step)
-        optimizer.step()
+        terms, scale = [], scaler.get_scale()
+        with enough_memory("this training", _less_memory(config)):
+            for _ in range(config.gradient_accumulation):
+                samples = [data.draw(generator) for _ in range(config.batch_size)]
+                batch = encoder.batch(samples, generator)
+                terms.append(training_losses(pipe, noiser, batch, positions, config, generator))
+                scaler.scale(terms[-1]["total"] / config.gradient_accumulation).backward()
+            set_learning_rates(optimizer, config, step)
+            scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
         trainable.write_back()
-        yield _record(step, terms, optimizer, began)
+        if scaler.get_scale() < 1:
+            raise UserError(f"Every step overflows in float16 by step {step}: set precision to bfloat16 or float32.")
+        yield _record(step, terms, optimizer, began, skipped=int(scaler.get_scale() < scale))
 
 
 def training_losses(
@@ -166,7 +174,20 @@ def batch_calibration(
     return {name: torch.stack([term[name] for term in terms]).mean() for name in ("bind", "separate")}
 
 
-def _record(step: int, terms: list[dict], optimizer: torch.optim.Optimizer, began: float) -> StepRecord:
+def _less_memory(config: Config) -> str:
+    """Which settings would save memory, those that do already left out."""
+    mends = [
+        "precision to float16 or bfloat16" if config.precision == "float32" else "",
+        "" if config.gradient_checkpointing else "gradient_checkpointing to true",
+        "batch_size to 1 with more gradient_accumulation" if config.batch_size > 1 else "",
+        "trained to kv" if config.trained == "unet" else "",
+    ]
+    return f"set {' or '.join(filter(None, mends)) or 'a smaller resolution'}"
+
+
+def _record(
+    step: int, terms: list[dict], optimizer: torch.optim.Optimizer, began: float, skipped: int = 0
+) -> StepRecord:
     def mean(name: str) -> float:
         values = [term[name].item() for term in terms if name in term]
         return sum(values) / len(values) if values else math.nan
@@ -175,4 +196,4 @@ def _record(step: int, terms: list[dict], optimizer: torch.optim.Optimizer, bega
     if not math.isfinite(means["total"]):
         raise UserError(f"The loss is no longer a number at step {step}: choose a smaller learning_rate.")
     rate = optimizer.param_groups[0]["lr"]
-    return StepRecord(step=step, **means, learning_rate=rate, seconds=time.perf_counter() - began)
+    return StepRecord(step, **means, learning_rate=rate, seconds=time.perf_counter() - began, skipped=skipped)

@@ -26,6 +26,7 @@ from disendiff_lite.attention import AttentionStore, average_maps
 from disendiff_lite.config import Config
 from disendiff_lite.data import Batch, LatentEncoder, TrainingData
 from disendiff_lite.evaluate.peak_memory import peak_memory
+from disendiff_lite.precision import make_scaler
 from disendiff_lite.sampling import make_noiser
 from disendiff_lite.support.modules import Watched
 from disendiff_lite.tokens import add_modifiers, compose_prompt, find_positions
@@ -105,7 +106,7 @@ class _Steps:
         self.generator = torch.Generator("cpu").manual_seed(config.seed)
         self.optimizer = trainable.optimizer(config)
         set_learning_rates(self.optimizer, config, step=1)
-        self.scaler = torch.amp.GradScaler(pipe.device.type, enabled=config.precision == "float16")
+        self.scaler = make_scaler(config.precision, pipe.device)
 
     def kinds(self) -> dict[str, Callable[[], None]]:
         plain, calibrated = (partial(self._losses, config=config) for config in (self.plain, self.config))

@@ -63,7 +63,7 @@ def state(pipe):
 
 
 def losses_of(records):
-    return [repr(dataclasses.astuple(record)[:-1]) for record in records]  # repr, for nan; without the seconds
+    return [repr(dataclasses.replace(record, seconds=0.0)) for record in records]  # repr, for nan
 
 
 def contents(folder):
@@ -510,11 +510,6 @@ def test_a_pipeline_is_not_trained_twice(new_tiny_pipe, image, prior):
     list(train(pipe, image, CLASSES, quick(steps=1), prior=prior))
     with pytest.raises(UserError, match="already a word"):
         next(train(pipe, image, CLASSES, quick(steps=1), prior=prior))
-
-
-def test_half_precision_weights_are_refused(tiny_pipe, image):
-    with pytest.raises(UserError, match="needs float32 weights, not torch.float16"):
-        next(train(tiny_pipe.to(torch.float16), image, CLASSES, quick()))
 
 
 def test_pictures_that_will_not_do(untouched, image, prior, tmp_path):
