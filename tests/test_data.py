@@ -1,6 +1,7 @@
 """What the training sees: the augmentation's cases and chances, prior pictures, and latents."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -167,7 +168,7 @@ def test_a_vae_without_a_gaussian(tiny_pipe, image):
     assert torch.equal(latents, expected)
 
 
-def test_prior_pictures_are_made_once_and_made_again_alike(tiny_pipe, tmp_path):
+def test_prior_pictures_are_made_once_and_made_again_alike(tiny_pipe, tmp_path, cache):
     calls = []
     made = make_prior(tiny_pipe, ["cat", "dog"], CONFIG, tmp_path, progress=lambda *counts: calls.append(counts))
     assert made.caption == "a cat and a dog"
@@ -178,6 +179,7 @@ def test_prior_pictures_are_made_once_and_made_again_alike(tiny_pipe, tmp_path):
     files[1].unlink()
     files[4].unlink()
     times = files[2].stat().st_mtime_ns
+    shutil.rmtree(cache / "class-pictures")
     make_prior(tiny_pipe, ["cat", "dog"], CONFIG, tmp_path)
     assert [file.read_bytes() for file in files] == contents
     assert files[2].stat().st_mtime_ns == times

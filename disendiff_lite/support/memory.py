@@ -8,6 +8,10 @@ import torch
 from disendiff_lite.support.errors import UserError
 
 
+class TooLittleMemory(UserError):
+    """A device, or the main memory, had no room for a tensor."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a device, or the main memory, had no room for a tensor."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
@@ -15,7 +19,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @contextmanager
 def enough_memory(what: str, mend: str) -> Iterator[None]:
-    """Turn a lack of memory in the `with` block into a UserError.
+    """Turn a lack of memory in the `with` block into TooLittleMemory.
 
     what: that lacks it, as in "The memory is too small for {what}". mend: what to change.
     """
@@ -24,4 +28,4 @@ def enough_memory(what: str, mend: str) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"The memory is too small for {what}: {mend}.") from None
+        raise TooLittleMemory(f"The memory is too small for {what}: {mend}.") from None
