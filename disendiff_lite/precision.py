@@ -1,4 +1,4 @@
-"""Half precision: frozen weights are held in it, what trains stays in float32, and autocast joins the two."""
+"""How weights are held while a model trains: frozen ones in half precision, what trains in float32, and autocast."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -58,6 +58,18 @@ def held_in(precision: str, parts: Collection[nn.Module], trained: Collection[nn
         for weight, dtype, before in changed:
             weight.grad = None
             weight.data = weight.data.to(dtype) if before is None else before.to(weight.device)
+
+
+@contextmanager
+def channels_last(parts: Collection[nn.Module]) -> Iterator[None]:
+    """While the `with` block runs, weights of convolutions lie in the memory with the channels last; values stay."""
+    try:
+        for part in parts:
+            nn.Module.to(part, memory_format=torch.channels_last)
+        yield
+    finally:
+        for part in parts:
+            nn.Module.to(part, memory_format=torch.contiguous_format)
 
 
 def check_precision(precision: str, device: torch.device) -> None:

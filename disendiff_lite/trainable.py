@@ -18,7 +18,8 @@ from torch import nn
 from disendiff_lite.attention import check_processors
 from disendiff_lite.config import Config
 from disendiff_lite.models import cross_attention_weights
-from disendiff_lite.precision import DTYPES, held_in
+from disendiff_lite.optimizers import make_optimizer, pack_moments, unpack_moments
+from disendiff_lite.precision import DTYPES, channels_last, held_in
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.modules import plain_names, uncompiled
 
@@ -43,12 +44,12 @@ class Trainable:
         """Every trained tensor by name, in a fixed order."""
         return self.weights if self.rows is None else {**self.weights, EMBEDDINGS: self.rows}
 
-    def optimizer(self, config: Config) -> torch.optim.AdamW:
-        """AdamW: `learning_rate` for the UNet's tensors, `embedding_learning_rate` for the embeddings."""
+    def optimizer(self, config: Config) -> torch.optim.Optimizer:
+        """With `learning_rate` for the UNet's tensors, `embedding_learning_rate` for the embeddings."""
         groups = [{"params": list(self.weights.values()), "initial_lr": config.learning_rate}]
         if self.rows is not None:
             groups.append({"params": [self.rows], "initial_lr": config.embedding_learning_rate})
-        return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
+        return make_optimizer([group for group in groups if group["params"]], config)
 
     @torch.no_grad()
     def write_back(self) -> None:
@@ -99,6 +100,8 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
             stack.enter_context(_overlaid(trainable, DTYPES[config.precision]))
         if config.method in ("disendiff", "custom_diffusion"):
             stack.enter_context(_first_token_detached(pipe.unet))
+        if config.channels_last:
+            stack.enter_context(channels_last((pipe.unet, pipe.vae)))
         if config.gradient_checkpointing and not pipe.unet.is_gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
             stack.callback(pipe.unet.disable_gradient_checkpointing)
@@ -128,7 +131,8 @@ def pack_state(
     tensors = {"generator": generator.get_state()}
     for name, parameter in trainable.named().items():
         tensors[f"weights/{name}"] = parameter
-        tensors |= {f"optimizer/{name}/{moment}": value for moment, value in optimizer.state[parameter].items()}
+        moments = pack_moments(optimizer, parameter)
+        tensors |= {f"optimizer/{name}/{moment}": value for moment, value in moments.items()}
     return tensors
 
 
@@ -153,11 +157,7 @@ def unpack_state(
         with torch.no_grad():
             for name, parameter in trainable.named().items():
                 parameter.copy_(tensors[f"weights/{name}"])
-                # AdamW keeps its step count on the CPU and the rest beside the parameter.
-                optimizer.state[parameter] = {
-                    moment: value if moment == "step" else value.to(parameter)
-                    for moment, value in moments[name].items()
-                }
+                unpack_moments(moments[name], optimizer, parameter)
         generator.set_state(tensors["generator"])
     except (KeyError, RuntimeError):
         raise UserError("The checkpoint does not fit this run: delete the run's folder and train again.") from None

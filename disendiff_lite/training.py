@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
@@ -68,6 +68,7 @@ def training_steps(
     small.
     """
     encoder, noiser = LatentEncoder(pipe, torch.float32), make_noiser(pipe)
+    encode = TextEncoder(pipe, keeps=trainable.rows is None)
     for step in range(done + 1, config.steps + 1):
         began = time.perf_counter()
         terms, scale = [], scaler.get_scale()
@@ -75,7 +76,7 @@ def training_steps(
             for _ in range(config.gradient_accumulation):
                 samples = [data.draw(generator) for _ in range(config.batch_size)]
                 batch = encoder.batch(samples, generator)
-                terms.append(training_losses(pipe, noiser, batch, positions, config, generator))
+                terms.append(training_losses(pipe, noiser, batch, positions, config, generator, encode))
                 scaler.scale(terms[-1]["total"] / config.gradient_accumulation).backward()
             set_learning_rates(optimizer, config, step)
             scaler.step(optimizer)
@@ -94,11 +95,12 @@ def training_losses(
     positions: Mapping[str, Sequence[ConceptPositions]],
     config: Config,
     generator: torch.Generator,
+    encode: "TextEncoder | None" = None,
 ) -> dict[str, torch.Tensor]:
     """The losses of one micro-batch at random noise levels.
 
-    noiser: adds the noise. positions: caption -> its concepts, for the captions of the concept
-        picture. generator: on the CPU.
+    noiser: adds the noise. positions: caption -> its concepts, for the captions of the concept picture. generator: on
+        the CPU. encode: of the captions; None encodes them anew.
 
     Returns scalars: "reconstruction", "total" and, if the batch holds the concept picture and there is calibration,
     "bind" and "separate", not yet weighted.
@@ -113,7 +115,7 @@ def training_losses(
         captures = [capture_attention(pipe.unet, scale, tokens=kept) for scale in scales] if calibrated else []
         stores = [stack.enter_context(capture) for capture in captures]
         stack.enter_context(computing(config.precision, noise.device))
-        text, _ = pipe.encode_prompt(batch.captions, noise.device, 1, False)  # (B, T, dim)
+        text = (encode or TextEncoder(pipe))(batch.captions)  # (B, T, dim)
         predicted = pipe.unet(noisy, times, text).sample
     target = noise
     if noiser.config.prediction_type == "v_prediction":
@@ -125,6 +127,26 @@ def training_losses(
     terms = batch_calibration(maps, batch, places, config)
     weighted = config.bind_weight * terms["bind"] + config.separate_weight * terms["separate"]
     return {"reconstruction": reconstruction, **terms, "total": reconstruction + config.calibration_weight * weighted}
+
+
+@dataclass
+class TextEncoder:
+    """The encodings of captions. keeps: encode each caption once, which is right where no embedding trains."""
+
+    pipe: StableDiffusionPipeline
+    keeps: bool = False
+    kept: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __call__(self, captions: list[str]) -> torch.Tensor:
+        """(B, T, dim), with gradient if embeddings train."""
+        if not self.keeps:
+            return self._encode(captions)
+        for caption in set(captions) - set(self.kept):
+            self.kept[caption] = self._encode([caption])  # (1, T, dim)
+        return torch.cat([self.kept[caption] for caption in captions])
+
+    def _encode(self, captions: list[str]) -> torch.Tensor:
+        return self.pipe.encode_prompt(captions, self.pipe.unet.device, 1, False)[0]
 
 
 def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

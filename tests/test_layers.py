@@ -12,7 +12,7 @@ PACKAGE = Path(disendiff_lite.__file__).parent
 FLOORS = (
     ("support",),
     ("attention", "attention_record", "config", "losses", "models", "precision", "presets", "scales", "tokens"),
-    ("data", "sampling", "trainable"),
+    ("data", "optimizers", "sampling", "trainable"),
     ("recording", "training"),
     ("runs",),
     ("evaluate",),

@@ -13,6 +13,7 @@ from PIL import Image
 from disendiff_lite.config import Config
 from disendiff_lite.data import PriorImages, TrainingData, possible_captions
 from disendiff_lite.models import model_fingerprint, model_name
+from disendiff_lite.optimizers import check_optimizer
 from disendiff_lite.precision import as_held, check_precision, make_scaler, pack_scaler, unpack_scaler
 from disendiff_lite.runs.folder import RunFolder, RunRecord, open_run, picture_hash
 from disendiff_lite.runs.learned import embedding_files, load_learned, save_learned
@@ -131,6 +132,7 @@ def _check_request(
             "The calibration keeps concepts apart and takes two or three classes: for one use custom_diffusion."
         )
     check_precision(config.precision, pipe.device)
+    check_optimizer(config)
     if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         raise UserError(
             f"Cannot train a model that predicts {pipe.scheduler.config.prediction_type}: use one that predicts noise."

@@ -289,6 +289,28 @@ def test_memory_and_precision_settings_train_alike(new_tiny_pipe, image, prior):
     assert losses_of(half) != losses_of(plain)
 
 
+@pytest.mark.parametrize(("method", "times"), [("dreambooth", 2), ("disendiff", 8)])
+def test_captions_are_encoded_once_where_no_embedding_trains(method, times, tiny_pipe, image, prior):
+    encoded = []
+    tiny_pipe.text_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    list(train(tiny_pipe, image, CLASSES, quick(method, steps=8, prior_probability=0.5), prior=prior))
+    assert len(encoded) == times  # without a folder there is no check at the end
+
+
+def test_channels_last_train_alike_and_only_meanwhile(new_tiny_pipe, image, prior):
+    plain, pipe = list(train(new_tiny_pipe(), image, CLASSES, quick(), prior=prior)), new_tiny_pipe()
+    layouts = []
+
+    def note(*_):
+        layouts.append(pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last))
+
+    pipe.unet.conv_in.register_forward_hook(note)
+    records = list(train(pipe, image, CLASSES, quick(channels_last=True), prior=prior))
+    assert layouts == [True] * 4
+    assert all(weight.is_contiguous() for part in (pipe.unet, pipe.vae) for weight in part.parameters())
+    assert [r.total for r in records] == pytest.approx([r.total for r in plain], rel=1e-4)
+
+
 def test_three_concepts_and_classes_of_several_tokens(tiny_pipe, image):
     config = quick(steps=2, prior_probability=0.0)
     records = list(train(tiny_pipe, image, ["teddy bear", "hummingbirdie", "dog"], config))
