@@ -658,3 +658,13 @@ def test_records_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="losses.csv is damaged"):
         read_losses(tmp_path)
     assert runs.picture_hash(Image.new("RGB", (2, 2))) != runs.picture_hash(Image.new("RGB", (4, 1)))
+
+
+def test_losses_of_before_steps_could_be_skipped(uninterrupted, tmp_path):
+    lines = (uninterrupted[0] / "losses.csv").read_text().splitlines()
+    older = [line.rpartition(",")[0] for line in lines[:3]] + lines[3:]  # a run that was gone on with
+    (tmp_path / "losses.csv").write_text("\n".join(older) + "\n")
+    assert read_losses(tmp_path) == read_losses(uninterrupted[0])
+    (tmp_path / "losses.csv").write_text("\n".join([*lines[:3], lines[3].rsplit(",", 2)[0]]) + "\n")
+    with pytest.raises(UserError, match="losses.csv is damaged"):
+        read_losses(tmp_path)
