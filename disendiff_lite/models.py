@@ -45,7 +45,7 @@ def load_pipeline(name="emoji", device=None, dtype=None) -> StableDiffusionPipel
     name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, or a hub id
         "owner/model".
     device: where to put it; None takes the first of cuda, mps and cpu that is there.
-    dtype: of the weights, a torch.dtype or its name; None is float32, which training needs.
+    dtype: of the weights, a torch.dtype or its name; None is float32.
 
     Returns the pipeline, in eval mode, with its progress bar off. Raises UserError if the name leads to nothing, to
     another kind of model or to pickled weights, the hub cannot be reached, or the device is missing or full.

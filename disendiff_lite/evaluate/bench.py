@@ -203,6 +203,7 @@ def _timed(step: Callable[[], None], device: torch.device) -> float | None:
         step()
         _finish(device)
     except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
         return None
     return time.perf_counter() - began
 
