@@ -39,8 +39,10 @@ class Config:
     learning_rate: float = 8e-5  # of what trains of the UNet; final, not scaled again
     embedding_learning_rate: float = 8e-5  # of the modifier tokens' embeddings
     lr_scheduler: str = "constant"  # or "cosine": both rates fall to nothing along half a cosine
+    optimizer: str = "adamw"  # or "adamw8bit", with moments in 8 bits: needs bitsandbytes, for a whole UNet
     weight_decay: float = 1e-2  # AdamW's
     gradient_checkpointing: bool = False  # recompute the UNet's activations: less memory, about a third slower
+    channels_last: bool = False  # weights of convolutions in the order that some devices are faster with
     precision: str = "float32"  # of what is frozen while the rest trains, and of computing; what trains is float32
 
     calibration_weight: float = 0.01  # lambda of the paper; 0 captures no attention at all
@@ -63,6 +65,7 @@ class Config:
     prior_images: int = 200  # pictures of the plain classes that are made, when no folder of them is given
     prior_batch: int = 8  # how many of them are made at once
     augment: bool = True  # random scale of the concept picture, with its caption prefix and loss mask
+    augmented_views: int = 0  # that many random scales are drawn once and encoded once; 0 draws a new one each time
     flip_probability: float = 0.5  # chance of a horizontal flip
 
     inference_steps: int = 50  # DDIM steps
@@ -178,6 +181,7 @@ def _check_ranges(config: Config) -> None:
         "method": METHODS,
         "precision": tuple(DTYPES),
         "lr_scheduler": ("constant", "cosine"),
+        "optimizer": ("adamw", "adamw8bit"),
         "trained": tuple(TRAINED),
         "class_maps": CLASS_MAPS,
     }

@@ -7,7 +7,7 @@ drifting towards this one cat.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageOps
 
 from disendiff_lite.config import Config
+from disendiff_lite.sampling import picture_seeds
 from disendiff_lite.support.images import centre_square, to_tensor
 
 SHRINK_CHANCE = 2 / 3  # of a scale in SHRINK_RANGE; else it is in ENLARGE_RANGE
@@ -126,13 +127,24 @@ class TrainingData:
     def draw(self, generator: torch.Generator) -> Sample:
         """One random sample; all its randomness comes from `generator`, on the CPU."""
         if not _chance(self.config.prior_probability, generator):
-            return augment(self.image, self.caption, self.config, self.cell, generator, self.masks)
+            return self._view(generator)
         index = _integer(0, len(self.prior.pictures) - 1, generator)
         flipped = _chance(self.config.flip_probability, generator)
         picture = self.prior.pictures[index]
         pixels = to_tensor(ImageOps.mirror(picture) if flipped else picture)
         cells = self.config.resolution // self.cell
         return Sample(pixels, torch.ones(1, cells, cells), self.prior.caption, is_concept=False, key=(index, flipped))
+
+    def _view(self, generator: torch.Generator) -> Sample:
+        """The concept picture, augmented anew or, with `augmented_views`, as one of so many views that come again."""
+        key = None
+        if self.config.augment and self.config.augmented_views:
+            index = _integer(0, self.config.augmented_views - 1, generator)
+            key = ("view", index)
+            seeds = picture_seeds(self.config.seed, self.config.augmented_views)
+            generator = torch.Generator().manual_seed(seeds[index])  # its own, whenever it is drawn
+        sample = augment(self.image, self.caption, self.config, self.cell, generator, self.masks)
+        return replace(sample, key=sample.key or key)
 
 
 @dataclass

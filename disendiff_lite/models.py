@@ -33,7 +33,7 @@ def load_pipeline(
     name: a short name ("emoji", the embedded model, or another of SHORT_NAMES), a diffusers folder, a hub id
         "owner/model", or a one-file `.safetensors` checkpoint in the layout of the original code.
     device: where to put it; None takes the first of cuda, mps and cpu that is there.
-    dtype: of the weights, a torch.dtype or its name; None is float32, which training needs.
+    dtype: of the weights, a torch.dtype or its name; None is float32.
     inpainting: whether an inpainting model, whose UNet has 9 input channels, is taken, too.
 
     Returns the pipeline, in eval mode, with its progress bar off; an inpainting model as a
@@ -185,12 +185,12 @@ def model_fingerprint(unet, base: Mapping[str, torch.Tensor] | None = None) -> d
 
 
 def same_model(unet, expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> bool:
-    """Whether the UNet is the one that `expected`, from model_fingerprint, names: by the hash of its own precision.
+    """Whether the UNet is the one that `expected`, from model_fingerprint, names.
 
-    found: its fingerprint, if it is known.
+    One hash has to be the same: the other one is, too, unless one of the two was loaded in half precision. found: the
+    UNet's fingerprint, if it is known.
     """
-    kind = "bfloat16" if unet.dtype == torch.bfloat16 else "float16"
-    return (found or model_fingerprint(unet))[kind] == expected.get(kind)
+    return any(expected.get(kind) == value for kind, value in (found or model_fingerprint(unet)).items())
 
 
 def _dtype(dtype) -> torch.dtype:

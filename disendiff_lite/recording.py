@@ -12,6 +12,7 @@ from disendiff_lite.attention import AttentionStore, capture_attention
 from disendiff_lite.attention_record import AttentionRecord, grid_name
 from disendiff_lite.config import Config
 from disendiff_lite.data import LatentEncoder, Sample
+from disendiff_lite.precision import as_held
 from disendiff_lite.sampling import make_noiser, picture_seeds, sample
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.images import centre_square, to_rgb, to_tensor
@@ -93,8 +94,9 @@ def maps_on_picture(
     noise = torch.randn((len(times), *latents.shape[1:]), generator=generator).to(latents)  # (steps, C, h, w)
     steps = torch.tensor(times, device=latents.device)  # (steps,)
     noisy = noiser.add_noise(latents.expand_as(noise), noise, steps).to(pipe.unet.dtype)
-    text, _ = pipe.encode_prompt([prompt] * len(times), latents.device, 1, False)  # (steps, T, dim)
     with ExitStack() as stack:
+        stack.enter_context(as_held(pipe))
+        text, _ = pipe.encode_prompt([prompt] * len(times), latents.device, 1, False)  # (steps, T, dim)
         stores = [stack.enter_context(capture) for capture in _captures(pipe, config, positions, resolutions)]
         pipe.unet(noisy, steps, text)
     maps = [_stacked(store, lambda calls: calls[0]) for store in stores]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from disendiff_lite.config import Config
 from disendiff_lite.models import check_text_to_image
+from disendiff_lite.precision import as_held
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import check_prompt
 
@@ -40,7 +41,7 @@ def sample(
     check_text_to_image(pipe)
     check_sampling(pipe, config, negative_prompt)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    with ddim(pipe):
+    with ddim(pipe), as_held(pipe):
         pixels = pipe(
             list(prompts),
             negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,

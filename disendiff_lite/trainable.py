@@ -19,7 +19,8 @@ from disendiff_lite.adapters import adapted, adapter_size
 from disendiff_lite.attention import check_processors
 from disendiff_lite.config import Config
 from disendiff_lite.models import cross_attention_weights
-from disendiff_lite.precision import held_in
+from disendiff_lite.optimizers import make_optimizer, pack_moments, unpack_moments
+from disendiff_lite.precision import DTYPES, channels_last, held_in
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.modules import plain_names, uncompiled
 
@@ -45,12 +46,12 @@ class Trainable:
         """Every trained tensor by name, in a fixed order."""
         return self.weights if self.rows is None else {**self.weights, EMBEDDINGS: self.rows}
 
-    def optimizer(self, config: Config) -> torch.optim.AdamW:
-        """AdamW: `learning_rate` for the UNet's tensors, `embedding_learning_rate` for the embeddings."""
+    def optimizer(self, config: Config) -> torch.optim.Optimizer:
+        """With `learning_rate` for the UNet's tensors, `embedding_learning_rate` for the embeddings."""
         groups = [{"params": list(self.weights.values()), "initial_lr": config.learning_rate}]
         if self.rows is not None:
             groups.append({"params": [self.rows], "initial_lr": config.embedding_learning_rate})
-        return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
+        return make_optimizer([group for group in groups if group["params"]], config)
 
     @torch.no_grad()
     def write_back(self) -> None:
@@ -92,16 +93,20 @@ def training(pipe: StableDiffusionPipeline, config: Config, token_ids: Sequence[
         else:
             base = {name: weight.detach().to("cpu", torch.float32, copy=True) for name, weight in weights.items()}
         trainable = Trainable(weights, base, rows, list(token_ids), table)
-        stack.callback(trainable.write_back)  # when the table is again of the type that it had
-        stack.enter_context(held_in(config.precision, parts, weights.values()))
+        # The table takes the new rows unrounded, and by the keys and values the files of a run know their model.
+        exact = [weight for name, weight in pipe.unet.named_parameters() if ".attn2.to_" in name]
+        exact += [*weights.values()] + ([] if rows is None else [table.weight])
+        stack.enter_context(held_in(config.precision, parts, exact))
         for part in parts:
             stack.enter_context(_frozen(part))
         for weight in weights.values():
             weight.requires_grad_(True)
         if rows is not None:
-            stack.enter_context(_overlaid(trainable))
+            stack.enter_context(_overlaid(trainable, DTYPES[config.precision]))
         if config.method in ("disendiff", "custom_diffusion"):
             stack.enter_context(_first_token_detached(pipe.unet))
+        if config.channels_last:
+            stack.enter_context(channels_last((pipe.unet, pipe.vae)))
         if config.gradient_checkpointing and not pipe.unet.is_gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
             stack.callback(pipe.unet.disable_gradient_checkpointing)
@@ -140,7 +145,8 @@ def pack_state(
     tensors = {"generator": generator.get_state()}
     for name, parameter in trainable.named().items():
         tensors[f"weights/{name}"] = parameter
-        tensors |= {f"optimizer/{name}/{moment}": value for moment, value in optimizer.state[parameter].items()}
+        moments = pack_moments(optimizer, parameter)
+        tensors |= {f"optimizer/{name}/{moment}": value for moment, value in moments.items()}
     return tensors
 
 
@@ -165,11 +171,7 @@ def unpack_state(
         with torch.no_grad():
             for name, parameter in trainable.named().items():
                 parameter.copy_(tensors[f"weights/{name}"])
-                # AdamW keeps its step count on the CPU and the rest beside the parameter.
-                optimizer.state[parameter] = {
-                    moment: value if moment == "step" else value.to(parameter)
-                    for moment, value in moments[name].items()
-                }
+                unpack_moments(moments[name], optimizer, parameter)
         generator.set_state(tensors["generator"])
     except (KeyError, RuntimeError):
         raise UserError("The checkpoint does not fit this run: delete the run's folder and train again.") from None
@@ -207,14 +209,17 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _overlaid(trainable: Trainable) -> Iterator[None]:
-    """The trained rows take the place of the table's wherever one of their tokens is looked up."""
+def _overlaid(trainable: Trainable, dtype: torch.dtype) -> Iterator[None]:
+    """The trained rows take the place of the table's wherever one of their tokens is looked up.
+
+    dtype: in which what is looked up goes on, that of the text encoder's other weights.
+    """
 
     def replace_rows(_, args: tuple, looked_up: torch.Tensor) -> torch.Tensor:
         ids = args[0]  # (B, T)
         for token_id, row in zip(trainable.token_ids, trainable.rows):
-            looked_up = torch.where((ids == token_id)[..., None], row.to(looked_up.dtype), looked_up)  # (B, T, dim)
-        return looked_up
+            looked_up = torch.where((ids == token_id)[..., None], row, looked_up)  # (B, T, dim)
+        return looked_up.to(dtype)
 
     hook = trainable.table.register_forward_hook(replace_rows)
     try:

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,22 @@ def build_pipe() -> StableDiffusionPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory):
+    """What is made for several tests does not go into the cache of this machine's user, nor come from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISENDIFF_LITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for each test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DISENDIFF_LITE_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What the training sees: the augmentation's cases and chances, prior pictures, and latents."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -167,7 +168,7 @@ def test_a_vae_without_a_gaussian(tiny_pipe, image):
     assert torch.equal(latents, expected)
 
 
-def test_prior_pictures_are_made_once_and_made_again_alike(tiny_pipe, tmp_path):
+def test_prior_pictures_are_made_once_and_made_again_alike(tiny_pipe, tmp_path, cache):
     calls = []
     made = make_prior(tiny_pipe, ["cat", "dog"], CONFIG, tmp_path, progress=lambda *counts: calls.append(counts))
     assert made.caption == "a cat and a dog"
@@ -178,6 +179,7 @@ def test_prior_pictures_are_made_once_and_made_again_alike(tiny_pipe, tmp_path):
     files[1].unlink()
     files[4].unlink()
     times = files[2].stat().st_mtime_ns
+    shutil.rmtree(cache / "class-pictures")
     make_prior(tiny_pipe, ["cat", "dog"], CONFIG, tmp_path)
     assert [file.read_bytes() for file in files] == contents
     assert files[2].stat().st_mtime_ns == times
@@ -237,3 +239,32 @@ def test_masks_go_where_the_picture_goes(image):
         kinds.add(sample.caption)
     assert len(kinds) == 5  # all the ways to place it
     assert augment(marked, CAPTION, CONFIG, 8, generator).objects is None
+
+
+def test_a_bank_of_augmented_views_is_encoded_once(tiny_pipe, image):
+    config = dataclasses.replace(CONFIG, augment=True, augmented_views=3, prior_probability=0.0)
+    data, encoder = TrainingData(image, CAPTION, None, config, CELL), LatentEncoder(tiny_pipe)
+    encoded = []
+    tiny_pipe.vae.encoder.register_forward_hook(lambda *_: encoded.append(1))
+    generator, by_key = seeded(), {}
+    for _ in range(40):
+        sample = data.draw(generator)
+        encoder.batch([sample], generator)
+        first = by_key.setdefault(sample.key, sample)
+        assert torch.equal(sample.pixels, first.pixels) and sample.caption == first.caption
+        assert torch.equal(sample.mask, first.mask)
+    assert len(encoded) == len(by_key) <= 3 and None not in by_key
+    other = TrainingData(image, CAPTION, None, dataclasses.replace(config, seed=1), CELL)
+    assert not {one.pixels.sum().item() for one in by_key.values()} >= {
+        other.draw(generator).pixels.sum().item() for _ in range(9)
+    }
+    each_new = TrainingData(image, CAPTION, None, dataclasses.replace(config, augmented_views=0), CELL)
+    assert None in {each_new.draw(generator).key for _ in range(10)}
+
+
+def test_a_bank_plays_no_part_without_augmentation(image):
+    plain, bank = (
+        TrainingData(image, CAPTION, None, dataclasses.replace(CONFIG, prior_probability=0.0, **changes), CELL)
+        for changes in ({"augment": False}, {"augment": False, "augmented_views": 3})
+    )
+    assert all(torch.equal(plain.draw(a).pixels, bank.draw(b).pixels) for a, b in [(seeded(), seeded())] * 3)

@@ -25,7 +25,7 @@ FLOORS = (
         "single_file",
         "tokens",
     ),
-    ("adapters", "data", "sampling", "trainable"),
+    ("adapters", "data", "optimizers", "sampling", "trainable"),
     ("inpainting", "recording", "training"),
     ("runs",),
     ("evaluate",),

@@ -63,7 +63,9 @@ def _measured(args: argparse.Namespace) -> Bench:
 def _config(args: argparse.Namespace) -> Config:
     given = {"resolution": args.resolution, "batch_size": args.batch, "trained": args.what}
     changes = {name: value for name, value in given.items() if value is not None}
-    return preset_for(args.model or args.shape)(gradient_checkpointing=args.checkpointing, **changes)
+    return preset_for(args.model or args.shape)(
+        gradient_checkpointing=args.checkpointing, channels_last=args.channels_last, **changes
+    )
 
 
 def _pipeline(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> StableDiffusionPipeline:
@@ -75,12 +77,13 @@ def _pipeline(args: argparse.Namespace, device: torch.device, dtype: torch.dtype
 def _about(args: argparse.Namespace, config: Config, device: torch.device) -> str:
     """What is measured, in one line."""
     model = args.model or SHAPES[args.shape]
-    checkpointing = ", gradient checkpointing" if config.gradient_checkpointing else ""
+    memory = ", gradient checkpointing" if config.gradient_checkpointing else ""
+    memory += ", channels last" if config.channels_last else ""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = f", threads: {torch.get_num_threads()}" if device.type == "cpu" else ""
     return (
         f"A training step of {model}: {config.trained} trains, batch {config.batch_size}, {config.resolution} px"
-        f"{checkpointing}. On {name}{threads}, torch {torch.__version__}, diffusers {diffusers.__version__}."
+        f"{memory}. On {name}{threads}, torch {torch.__version__}, diffusers {diffusers.__version__}."
         f" Each kind {args.steps} times, in turn; medians."
     )
 

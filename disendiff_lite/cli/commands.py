@@ -45,8 +45,10 @@ def train(args: argparse.Namespace) -> None:
     own = {"prompt": args.prompt, "run_dir": run_dir, "prior": args.prior, "prior_progress": drawing}
     masks = load_reference(args.pair).masks if args.pair else None
     records = train_run(pipe, picture, classes, config, masks=masks, **own)
-    steps = sum(1 for _ in progress(records, config.steps))
-    if steps == 0:
+    steps = [record.skipped for record in progress(records, config.steps)]
+    if any(steps):
+        say(f"{sum(steps)} of {len(steps)} steps were skipped: their gradients overflowed in float16")
+    if not steps:
         say(
             "nothing to do: this run is finished"
             if finished

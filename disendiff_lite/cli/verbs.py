@@ -162,6 +162,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=_at_least_one, help="pictures in a step (default: the recipe's, 2)")
     parser.add_argument("--resolution", type=_at_least_one, help="side of the pictures, pixels (default: the recipe's)")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations: less memory, slower")
+    parser.add_argument("--channels-last", action="store_true", help="the order that some devices are faster with")
     parser.add_argument("--what", default="kv", help="what trains of the UNet, as in --set trained=... (default kv)")
     parser.add_argument("--steps", type=_at_least_one, default=10, help="of each kind that are timed (default 10)")
     parser.add_argument("--device", help="cpu, cuda, mps, ... (default: the fastest there is)")

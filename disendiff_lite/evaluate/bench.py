@@ -26,6 +26,7 @@ from disendiff_lite.attention import AttentionStore, average_maps
 from disendiff_lite.config import Config
 from disendiff_lite.data import Batch, LatentEncoder, TrainingData
 from disendiff_lite.evaluate.peak_memory import peak_memory
+from disendiff_lite.precision import make_scaler
 from disendiff_lite.sampling import make_noiser
 from disendiff_lite.support.modules import Watched
 from disendiff_lite.tokens import add_modifiers, compose_prompt, find_positions
@@ -105,14 +106,14 @@ class _Steps:
         self.generator = torch.Generator("cpu").manual_seed(config.seed)
         self.optimizer = trainable.optimizer(config)
         set_learning_rates(self.optimizer, config, step=1)
-        self.scaler = torch.amp.GradScaler(pipe.device.type, enabled=config.precision == "float16")
+        self.scaler = make_scaler(config.precision, pipe.device)
 
     def kinds(self) -> dict[str, Callable[[], None]]:
         plain, calibrated = (partial(self._losses, config=config) for config in (self.plain, self.config))
         return {
             PLAIN: partial(self._step, self._kept, plain),
             CALIBRATED: partial(self._step, self._kept, calibrated),
-            FULL: partial(self._step, self._kept, self._with_full_maps),
+            FULL: self._step_with_full_maps,
             ANEW: partial(self._step, self._anew, plain),
         }
 
@@ -155,11 +156,13 @@ class _Steps:
     def _losses(self, batch: Batch, config: Config) -> dict[str, torch.Tensor]:
         return training_losses(self.pipe, self.noiser, batch, self.positions, config, self.generator)
 
-    def _with_full_maps(self, batch: Batch) -> dict[str, torch.Tensor]:
-        config = self.config
-        with full_maps(self.pipe.unet) as maps:
-            losses = self._losses(batch, self.plain)
-        side = config.map_resolution
+    def _step_with_full_maps(self) -> None:
+        with full_maps(self.pipe.unet) as maps:  # until the gradient is taken: with checkpointing layers run again then
+            self._step(self._kept, partial(self._losses_of_maps, maps))
+
+    def _losses_of_maps(self, maps: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+        config, side = self.config, self.config.map_resolution
+        losses = self._losses(batch, self.plain)
         wanted = {name: [one] for name, one in maps.items() if ".attn2." in name and one.shape[2] == side**2}
         mean = average_maps(AttentionStore((side, side), maps=wanted))  # (B, T, h, w)
         terms = batch_calibration(mean.float(), batch, self.positions, config)
@@ -200,6 +203,7 @@ def _timed(step: Callable[[], None], device: torch.device) -> float | None:
         step()
         _finish(device)
     except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
         return None
     return time.perf_counter() - began
 

@@ -228,6 +228,7 @@ def _is_done(path: Path, facts: Mapping) -> bool:
     if not path.exists():
         return False
     held = read_json(path, DAMAGED)
+    held["config"] = Config.from_dict(held.get("config", {})).to_dict()  # with settings that there were not then
     different = [name for name, value in facts.items() if held.get(name) != value]
     if different:
         raise UserError(

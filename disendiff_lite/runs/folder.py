@@ -100,9 +100,14 @@ def read_losses(folder) -> list[StepRecord]:
     Raises UserError if there is none, or a line is damaged.
     """
     path = Path(folder) / "losses.csv"
-    lines = read_text(path).splitlines()[1:]
+    kinds = [field.type for field in dataclasses.fields(StepRecord)]
+    lines = [line.split(",") for line in read_text(path).splitlines()[1:]]
     try:
-        return [StepRecord(int(step), *map(float, values)) for step, *values in (line.split(",") for line in lines)]
+        before = len(kinds) - 1  # columns of runs from before steps could be skipped
+        return [
+            StepRecord(*(kind(value) for kind, value in zip(kinds, values, strict=len(values) != before)))
+            for values in lines
+        ]
     except (TypeError, ValueError):
         raise UserError(f"{path} is damaged: copy it again, or delete the run's folder and train anew.") from None
 

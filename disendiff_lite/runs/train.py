@@ -13,6 +13,8 @@ from PIL import Image
 from disendiff_lite.config import Config
 from disendiff_lite.data import PriorImages, TrainingData, possible_captions
 from disendiff_lite.models import check_text_to_image, model_fingerprint, model_name
+from disendiff_lite.optimizers import check_optimizer
+from disendiff_lite.precision import as_held, check_precision, make_scaler, pack_scaler, unpack_scaler
 from disendiff_lite.runs.folder import RunFolder, RunRecord, open_run, picture_hash
 from disendiff_lite.runs.learned import embedding_files, load_learned, save_learned
 from disendiff_lite.runs.prior import load_prior, make_prior
@@ -20,7 +22,6 @@ from disendiff_lite.sampling import check_sampling
 from disendiff_lite.scales import check_grid
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.images import load_image, to_rgb
-from disendiff_lite.support.memory import TO_TRAIN, enough_memory
 from disendiff_lite.tokens import (
     ConceptPositions,
     add_modifiers,
@@ -48,8 +49,8 @@ def train(
 ) -> Iterator[StepRecord]:
     """Teach the pipeline the concepts of one picture; nothing happens until the records are asked for.
 
-    pipe: float32, freshly loaded. It is changed in place: it gets the new words, and its chosen weights are trained.
-        Everything else, mode and requires_grad are afterwards as before.
+    pipe: freshly loaded, in any precision. It is changed in place: it gets the new words, and its chosen weights are
+        trained, in float32. Everything else, mode, requires_grad and the types of the weights are afterwards as before.
     image: the reference picture, a file or a PIL picture.
     classes: what it shows, such as ["cat", "dog"]; the i-th class gets the i-th of `config.modifiers`.
     prompt: its caption with modifiers and classes; None composes one, "photo of a <new1> cat and <new2> dog".
@@ -84,7 +85,7 @@ def train(
             prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
         known = [] if masks is None or config.class_maps != "masks" else map(Image.fromarray, np.asarray(masks))
         data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor, tuple(known))
-        with training(pipe, config, token_ids) as trainable, enough_memory(TO_TRAIN):
+        with training(pipe, config, token_ids) as trainable:
             yield from _steps(run, pipe, data, positions, trainable, config)
 
 
@@ -93,16 +94,17 @@ def _steps(
 ) -> Iterator[StepRecord]:
     """Train from the run's last checkpoint to its end, and write what is to be written on the way."""
     generator = torch.Generator("cpu").manual_seed(config.seed)
-    optimizer = trainable.optimizer(config)
+    optimizer, scaler = trainable.optimizer(config), make_scaler(config.precision, pipe.device)
     done = 0
     if run is not None:
         done, state = run.load_checkpoint()
         unpack_state(state, trainable, optimizer, generator)
-    for record in training_steps(pipe, data, positions, optimizer, trainable, config, generator, done):
+        unpack_scaler(state, scaler)
+    for record in training_steps(pipe, data, positions, optimizer, trainable, config, generator, scaler, done):
         if run is not None:
             run.log(record)
         if record.step % config.checkpoint_every == 0 or record.step == config.steps:
-            state = pack_state(trainable, optimizer, generator)
+            state = pack_state(trainable, optimizer, generator) | pack_scaler(scaler)
             _check_numbers(state, record.step)
             if run is not None:
                 _check_answer(pipe, data.caption, config, record.step)
@@ -130,8 +132,8 @@ def _check_request(
         raise UserError(
             "The calibration keeps concepts apart and takes two or three classes: for one use custom_diffusion."
         )
-    if pipe.unet.dtype != torch.float32 or pipe.text_encoder.dtype != torch.float32:
-        raise UserError(f"Training needs float32 weights, not {pipe.unet.dtype}: load the model with dtype float32.")
+    check_precision(config.precision, pipe.device)
+    check_optimizer(config)
     if pipe.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
         raise UserError(
             f"Cannot train a model that predicts {pipe.scheduler.config.prediction_type}: use one that predicts noise."
@@ -199,7 +201,9 @@ def _check_answer(pipe: StableDiffusionPipeline, prompt: str, config: Config, st
     side = config.resolution // pipe.vae_scale_factor
     shape = (1, pipe.unet.config.in_channels, side, side)
     latents = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0)).to(pipe.device)
-    text, _ = pipe.encode_prompt([prompt], pipe.device, 1, False)  # (1, T, dim)
     middle = torch.tensor([pipe.scheduler.config.num_train_timesteps // 2], device=pipe.device)
-    if not pipe.unet(latents, middle, text).sample.isfinite().all():
+    with as_held(pipe):
+        text, _ = pipe.encode_prompt([prompt], pipe.device, 1, False)  # (1, T, dim)
+        predicted = pipe.unet(latents, middle, text).sample
+    if not predicted.isfinite().all():
         raise UserError(f"The prediction is no longer a number at step {step}: choose a smaller learning_rate.")

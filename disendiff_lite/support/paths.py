@@ -1,5 +1,6 @@
 """Where the project's own files lie: a checkout holds the embedded model, the reference pictures and the notebooks."""
 
+import os
 from pathlib import Path
 
 from disendiff_lite.support.errors import UserError
@@ -15,6 +16,12 @@ PAPER_FILES = DATA / "paper_files.json"  # which they are
 ABLATION = DATA / "ablation"  # the shipped runs of the ablation
 WORLD = DATA / "emoji-world"  # the atlas of designs
 JUDGE = DATA / "emoji-judge" / "judge.safetensors"
+
+
+def cache_folder() -> Path:
+    """Where things lie that are made once for many runs: $DISENDIFF_LITE_CACHE, else in the user's own cache folder."""
+    chosen = os.environ.get("DISENDIFF_LITE_CACHE")
+    return Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "disendiff_lite"))
 
 
 def check_shipped(path: Path) -> None:

@@ -112,6 +112,21 @@ def test_a_cell_that_fails_stops_no_other(settings, tmp_path, monkeypatch):
     assert (tmp_path / "measures.csv").read_text().splitlines()[1] == "dog_pig,disendiff,0,bind,1,nan,1"
 
 
+def test_a_sweep_of_before_a_setting_existed_goes_on(settings, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(sweep, "run_cell", lambda cell, *_: made.append(cell) or {})
+    cells = plan(["cat_dog"], ["disendiff"], [0])
+    run_sweep(cells, settings, tmp_path, jobs=1)
+    held = json.loads(cells[0].file(tmp_path).read_text())
+    del held["config"]["precision"]
+    cells[0].file(tmp_path).write_text(json.dumps(held))
+    assert run_sweep(cells, settings, tmp_path, jobs=1) == {} and len(made) == 1
+    held["config"]["precision"] = "bfloat16"
+    cells[0].file(tmp_path).write_text(json.dumps(held))
+    with pytest.raises(UserError, match="was made with another config"):
+        run_sweep(cells, settings, tmp_path, jobs=1)
+
+
 @pytest.mark.slow
 def test_three_concepts_and_two_of_one_class_are_swept_too(settings, tmp_path):
     trio, dogs = (
