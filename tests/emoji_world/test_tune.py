@@ -23,7 +23,7 @@ def test_a_grid_holds_all_combinations():
 
 
 def test_an_unknown_pair_is_named_with_the_nearest_one():
-    with pytest.raises(UserError, match="There is no pair 'rabit_fish': did you mean 'rabbit_fish'"):
+    with pytest.raises(UserError, match="There is no reference picture 'rabit_fish': did you mean 'rabbit_fish'"):
         tune.draw_reference("rabit_fish")
 
 
