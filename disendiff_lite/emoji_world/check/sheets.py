@@ -2,10 +2,11 @@
 
     python -m disendiff_lite.emoji_world.check.sheets prompts                   64 prompts, one picture each
     python -m disendiff_lite.emoji_world.check.sheets personalised cat_dog ...  rows: reference, both, each alone
+    python -m disendiff_lite.emoji_world.check.sheets compared cow_bird ...     the same, a row by each of COMPARED
     python -m disendiff_lite.emoji_world.check.sheets training                  the course of training, of training.csv
 
-The second trains every named pair (by default the ten) with the `emoji()` preset; the names of its
-pairs go into its file's name.
+The second and the third train every named pair (by default the ten) with the `emoji()` preset; the names of their
+pairs go into the file's name.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from disendiff_lite.tokens import compose_prompt
 
 COLUMNS = 8
 ALONE = 3  # pictures of each kind in a row of the personalised sheet
+COMPARED = {"custom_diffusion": "Custom Diffusion", "disendiff": "DisenDiff"}
 
 
 def sheet_prompts() -> list[str]:
@@ -69,14 +71,16 @@ def draw_prompts(pipe, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_personalised(model: str, pairs: list[str], path: Path) -> None:
-    """Train each pair and write its row: the reference, both concepts, the first alone, the second alone."""
+def draw_personalised(model: str, pairs: list[str], methods: dict[str, str], path: Path) -> None:
+    """Train each pair by each method and write its row: the reference, both concepts, the first alone, the second
+    alone. methods: with what stands over the reference.
+    """
+    runs = [(pair, method) for pair in pairs for method in methods]
     figure, panels = plt.subplots(
-        len(pairs), 1 + 3 * ALONE, figsize=(10.5, 1.28 * len(pairs)), squeeze=False, layout="constrained"
+        len(runs), 1 + 3 * ALONE, figsize=(10.5, 1.28 * len(runs)), squeeze=False, layout="constrained"
     )
-    config = emoji()
-    for row, pair in zip(panels, pairs, strict=True):
-        reference, pipe = load_reference(pair), load_pipeline(model)
+    for row, (pair, method) in zip(panels, runs, strict=True):
+        config, reference, pipe = emoji(method=method), load_reference(pair), load_pipeline(model)
         show_prior = progress_callback(f"{pair}: classes")
         records = train(pipe, reference.picture, reference.classes, config, prior_progress=show_prior)
         for _ in progress(records, config.steps, pair):
@@ -85,7 +89,7 @@ def draw_personalised(model: str, pairs: list[str], path: Path) -> None:
         names = [f"{modifier} {class_}" for modifier, class_ in zip(modifiers, reference.classes, strict=True)][:2]
         prompts = [compose_prompt(reference.classes, config.modifiers, config.template)]
         prompts += [f"photo of a {name}" for name in names]
-        _draw(row[0], reference.picture, "reference", 7)
+        _draw(row[0], reference.picture, methods[method], 7)
         for place, prompt in enumerate(prompts):
             for number, picture in enumerate(generate(pipe, prompt, count=ALONE, seed=0, config=config)):
                 title = prompt.removeprefix("photo of ") if number == 1 else ""
@@ -128,8 +132,8 @@ def draw_training(log: Path, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sheet", choices=("prompts", "personalised", "training"))
-    parser.add_argument("pairs", nargs="*", help="for the personalised sheet (default: the ten)")
+    parser.add_argument("sheet", choices=("prompts", "personalised", "compared", "training"))
+    parser.add_argument("pairs", nargs="*", help="for sheets of what was learned (default: the ten)")
     parser.add_argument("--model", default=str(EMBEDDED_MODEL), help="(default: the shipped one)")
     parser.add_argument(
         "--out", type=Path, default=EMBEDDED_MODEL, help="folder for the sheet (default: beside the model)"
@@ -141,7 +145,8 @@ def main() -> None:
     elif options.sheet == "training":
         draw_training(options.out / "training.csv", path)
     else:
-        draw_personalised(options.model, options.pairs or list(PAIRS)[:10], path)
+        methods = COMPARED if options.sheet == "compared" else {"disendiff": "reference"}
+        draw_personalised(options.model, options.pairs or list(PAIRS)[:10], methods, path)
     print(path)
 
 
