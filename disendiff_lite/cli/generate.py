@@ -6,7 +6,7 @@ from pathlib import Path
 
 from disendiff_lite.adapters import use_lora
 from disendiff_lite.cli.commands import learned_pipeline, run_requests, say
-from disendiff_lite.cli.results import PictureFolder, learned_hash
+from disendiff_lite.cli.results import PictureFolder, file_stem, learned_hash
 from disendiff_lite.models import model_name
 from disendiff_lite.runs.generate import draw_pictures
 from disendiff_lite.runs.learned import load_learned
@@ -33,7 +33,7 @@ def generate(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         for path, scale in loras:
             stack.enter_context(use_lora(pipe, path, scale))
-            beside.append(f"{path.stem}{scale:g}")
+            beside.append(f"{file_stem(path.stem, 20)}{scale:g}")  # a long name keeps its scale
         if loras:
             more["loras"] = " ".join(f"{learned_hash(path)}:{scale:g}" for path, scale in loras)
         folder = Path(args.out or Path(args.run, "generated"))
@@ -65,7 +65,8 @@ def _loras(args: argparse.Namespace) -> list[tuple[Path, float]]:
         raise UserError(
             f"There are {len(scales)} scales for {len(args.loras)} LoRAs: give one --lora-scale for all or for each."
         )
-    return list(zip(map(Path, args.loras), scales if len(scales) > 1 else scales * len(args.loras)))
+    paths = [Path(lora).expanduser() for lora in args.loras]
+    return list(zip(paths, scales if len(scales) > 1 else scales * len(args.loras)))
 
 
 def _renames(args: argparse.Namespace) -> dict[str, str]:
