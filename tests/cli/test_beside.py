@@ -97,7 +97,7 @@ def test_the_set_of_two_runs_has_all_concepts(runs, tmp_path):
     command = ["generate", runs / "cat_dog", "--with", runs / "chair_lamp", "--rename", "<new1>=<a>", "--rename"]
     command += ["<new2>=<b>", "--count", "1", "--device", "cpu", "--out", tmp_path]
     assert main([str(part) for part in command]) == 0
-    assert len(list(tmp_path.glob("*.png"))) == (1 + 4) * 4  # together and alone, plain and in three contexts
+    assert len(list(tmp_path.glob("*.png"))) == 15 + 3 * (1 + 4)  # every choice of four; all and each in contexts
 
 
 def test_what_cannot_be_used_beside_a_run(runs, style, tmp_path, capsys):
