@@ -1,4 +1,4 @@
-"""What each verb of the command line does; the verbs' arguments are described in options.py."""
+"""What each verb of the command line does; the verbs' arguments are described in verbs.py."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from disendiff_lite.cli.results import SAMPLING, file_stem, save_scores
+from disendiff_lite.cli.results import file_stem, save_scores
 from disendiff_lite.config import PRESETS, Config, config_changes, emoji
 from disendiff_lite.evaluate.clip import SCORERS, load_scorer
 from disendiff_lite.evaluate.pictures import score_run, score_table
@@ -20,7 +20,7 @@ from disendiff_lite.runs.generate import Request, prompt_set
 from disendiff_lite.runs.learned import load_learned
 from disendiff_lite.runs.references import known_reference, load_reference, own_reference
 from disendiff_lite.runs.train import train as train_run
-from disendiff_lite.sampling import check_sampling
+from disendiff_lite.sampling import SAMPLING, check_sampling
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import file_names
 from disendiff_lite.support.images import load_image

@@ -1,6 +1,7 @@
 """The verb `generate`: pictures with what a run learned, with another run or with LoRAs of others beside it."""
 
 import argparse
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from disendiff_lite.cli.results import PictureFolder, file_stem, learned_hash
 from disendiff_lite.models import model_name
 from disendiff_lite.runs.generate import draw_pictures
 from disendiff_lite.runs.learned import load_learned
-from disendiff_lite.sampling import check_sampling, picture_seeds
+from disendiff_lite.sampling import check_sampling, picture_seeds, sample
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.progress import progress_callback
 from disendiff_lite.tokens import check_prompt
@@ -40,20 +41,31 @@ def generate(args: argparse.Namespace) -> None:
         results = PictureFolder(
             folder, args.run, config, model_name(pipe), args.negative_prompt, beside=beside, more=more
         )
-        wanted = [(prompt, index) for prompt in prompts for index in range(args.count)]
-        seeds = picture_seeds(config.seed, args.count) * len(prompts)
-        pictures = draw_pictures(
-            pipe,
-            [prompt for prompt, _ in wanted],
-            seeds,
-            config,
-            negative_prompt=args.negative_prompt,
-            progress=progress_callback("drawing"),
-        )
-        longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
+        draw_into(results, pipe, prompts, args.count, "drawing")
+    print(folder)
+
+
+def draw_into(
+    results: PictureFolder, pipe, prompts: Sequence[str], count: int, doing: str, draw: Callable = sample
+) -> None:
+    """Draw `count` pictures of each prompt and save each as soon as it is there.
+
+    doing: what the progress bar says. draw: as for draw_pictures.
+    """
+    config = results.config
+    wanted = [(prompt, index) for prompt in prompts for index in range(count)]
+    pictures = draw_pictures(
+        pipe,
+        [prompt for prompt, _ in wanted],
+        picture_seeds(config.seed, count) * len(prompts),
+        config,
+        negative_prompt=results.negative_prompt,
+        progress=progress_callback(doing),
+        draw=draw,
+    )
+    longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
     if longer:
         say(f"{longer} of {len(wanted)} pictures have longer names: other pictures have the short ones")
-    print(folder)
 
 
 def _loras(args: argparse.Namespace) -> list[tuple[Path, float]]:

@@ -13,10 +13,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from disendiff_lite.config import Config
+from disendiff_lite.sampling import SAMPLING
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import check_writable, explaining, file_key, read_json, replacing, write_text
 
-SAMPLING = {"inference_steps": int, "guidance_scale": float, "eta": float, "resolution": int}
 LONGEST_STEM, LONGEST_NAME = 120, 200  # bytes; disks take 255, and a temporary name and a digest come on top
 SHORTEST_STEM = 20  # what a prompt keeps, whatever else the name says
 
