@@ -28,7 +28,7 @@ class Config:
     method: str = "disendiff"  # one of METHODS
     trained: str = "kv"  # one of TRAINED: keys and values, queries too, values alone, LoRA, the whole UNet, none
     # Of the adapters over keys and values, with trained="lora". Cut down to rank 32, what whole keys and values learned
-    # in a run of the ablation on the embedded model lost 4 %, to rank 16 9 %, to rank 4 30 %.
+    # in the shipped ablation loses 4 %, to rank 16 9 %, to rank 4 30 %.
     lora_rank: int = 16
     lora_alpha: float = 16.0  # the adapters' output counts lora_alpha / lora_rank times
 
