@@ -176,7 +176,7 @@ def _load(pipe, path: Path, layers: int, name: str) -> None:
 def _load_into_text(
     text_encoder, factors: Mapping[str, torch.Tensor], alphas: Mapping[str, float], metadata: Mapping, name: str
 ) -> None:
-    # By peft itself: transformers 5.24 refuses to do it with the newest peft there is.
+    # By peft itself: transformers 5.24 refuses to do it with peft 0.21.
     factors, alphas, metadata = (
         {key.removeprefix("text_encoder."): value for key, value in kept.items() if key.startswith("text_encoder.")}
         for kept in (factors, alphas, metadata)
@@ -210,6 +210,15 @@ def _remove(part: nn.Module, name: str) -> None:
     if not configs and hasattr(part, "peft_config"):
         del part.peft_config
         part._hf_peft_config_loaded = False  # read by diffusers and transformers
+
+
+def adapters_in_use(pipe) -> list[tuple[str, float | None]]:
+    """Name and scale of each adapter that adds to what the pipeline's parts give, layer by layer: no weight says them.
+
+    The scale is None for adapters of a kind that has none.
+    """
+    used = [layer for layer in _layers(pipe) if not layer.disable_adapters]
+    return [(name, getattr(layer, "scaling", {}).get(name)) for layer in used for name in layer.active_adapters]
 
 
 def _layers(pipe) -> list[BaseTunerLayer]:

@@ -17,6 +17,7 @@ from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
+from disendiff_lite.precision import as_held
 from disendiff_lite.sampling import check_sampling, ddim, finite_pictures
 from disendiff_lite.support.errors import UserError
 
@@ -119,8 +120,8 @@ def inpaint_batch(
     pipe: StableDiffusionPipeline | StableDiffusionInpaintPipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    canvas: Canvas,
     config: Config,
+    canvas: Canvas,
     *,
     negative_prompt: str = "",
     strength: float = 1.0,
@@ -142,7 +143,7 @@ def inpaint_batch(
     cells = Image.fromarray(_whole_cells(canvas, side, pipe.vae_scale_factor))
     inpaint = StableDiffusionInpaintPipeline(**pipe.components, requires_safety_checker=False)
     inpaint.set_progress_bar_config(disable=True)
-    with ddim(inpaint):
+    with ddim(inpaint), as_held(inpaint):
         pixels = inpaint(
             list(prompts),
             # One each, so that each is encoded with its own seed: a picture does not depend on its neighbours.

@@ -12,13 +12,12 @@ from torch import nn
 from disendiff_lite.config import Config, emoji, paper
 from disendiff_lite.model_source import SHORT_NAMES, find_source, read_pipeline
 from disendiff_lite.presets import TRAINED
-from disendiff_lite.single_file import settle_prediction
+from disendiff_lite.single_file import INPAINTING, LATENT, settle_prediction
 from disendiff_lite.support.errors import UserError, first_line
 from disendiff_lite.support.files import read_json
 from disendiff_lite.support.memory import TO_LOAD, enough_memory, is_out_of_memory
 from disendiff_lite.support.modules import beneath_adapters, plain_names
 
-LATENT, INPAINTING = 4, 9  # input channels of a UNet: latents; those with a mask and the masked picture's latents
 SMALL = 16  # latents of the embedded model are 16x16; Stable Diffusion's are 64x64 and larger
 
 

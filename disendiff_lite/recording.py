@@ -12,6 +12,7 @@ from disendiff_lite.attention import AttentionStore, capture_attention
 from disendiff_lite.attention_record import AttentionRecord, grid_name
 from disendiff_lite.config import Config
 from disendiff_lite.data import LatentEncoder, Sample
+from disendiff_lite.models import check_text_to_image
 from disendiff_lite.precision import as_held
 from disendiff_lite.sampling import make_noiser, picture_seeds, sample
 from disendiff_lite.support.errors import UserError
@@ -79,6 +80,7 @@ def maps_on_picture(
 
     Raises UserError if a timestep is not in the schedule, and as record_maps does.
     """
+    check_text_to_image(pipe)
     check_prompt(pipe.tokenizer, prompt)
     words, positions = _chosen_words(pipe.tokenizer, prompt, positions)
     noiser = make_noiser(pipe)

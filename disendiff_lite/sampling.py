@@ -17,6 +17,7 @@ from disendiff_lite.precision import as_held
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import check_prompt
 
+SAMPLING = {"inference_steps": int, "guidance_scale": float, "eta": float, "resolution": int}  # what `sample` reads
 DIFFUSERS_MULTIPLE = 8  # pixels; a side that it does not divide is refused, whatever the model's latent cell
 
 

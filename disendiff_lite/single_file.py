@@ -27,6 +27,7 @@ PARTS = {  # a tensor that each part has
     "VAE": (f"{VAE}encoder.conv_in.weight",),
     "text encoder": (f"{CLIP}embeddings.token_embedding.weight", f"{OPEN_CLIP}token_embedding.weight"),
 }
+LATENT, INPAINTING = 4, 9  # input channels of a UNet: latents; those with a mask and the masked picture's latents
 LEVELS = range(4)  # of the UNet and of the VAE, from the finest grid to the coarsest
 HEAD_WIDTH = 64  # channels of an attention head, in the text encoders and in the UNet of SD 2.x; SD 1.x has 8 heads
 
@@ -84,7 +85,7 @@ def settle_prediction(pipe: StableDiffusionPipeline) -> None:
     text, _ = pipe.encode_prompt([""], pipe.device, 1, False)  # (1, T, dim)
     noise = torch.randn((1, 4, 32, 32), generator=torch.Generator("cpu").manual_seed(0)).to(unet.device, unet.dtype)
     # An inpainting UNet sees the mask, all to be filled, and the latents of an empty picture besides.
-    more = [torch.ones_like(noise[:, :1]), torch.zeros_like(noise)] if unet.config.in_channels == 9 else []
+    more = [torch.ones_like(noise[:, :1]), torch.zeros_like(noise)] if unet.config.in_channels == INPAINTING else []
     predicted = unet(torch.cat([noise, *more], dim=1), config.num_train_timesteps - 1, text).sample
     if not predicted.isfinite().all():
         raise UserError("What the UNet predicts are no numbers: load the model with dtype float32.")

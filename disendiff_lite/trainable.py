@@ -135,7 +135,7 @@ def choose_trainable(pipe, trained: str) -> dict[str, nn.Parameter]:
 def trained_bytes(pipe, config: Config) -> int:
     """The size of the UNet's trained weights in float32, of the adapters alone with "lora"; errors as above."""
     chosen = choose_trainable(pipe, config.trained)
-    return adapter_size(pipe.unet, config) if config.trained == "lora" else sum(w.nbytes for w in chosen.values())
+    return adapter_size(pipe.unet, config) if config.trained == "lora" else sum(4 * w.numel() for w in chosen.values())
 
 
 def pack_state(

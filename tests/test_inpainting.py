@@ -73,7 +73,7 @@ def test_nothing_changes_outside_the_soft_border(kind, size, place, tiny_pipe, n
     pipe, scene = (tiny_pipe if kind == "blended" else nine), noise(*size)
     canvas = prepare_canvas(scene, box(*size, *place), 64, feather=3)
     scheduler = pipe.scheduler
-    (picture,) = inpaint_batch(pipe, ["a cat"], [5], canvas, CONFIG)
+    (picture,) = inpaint_batch(pipe, ["a cat"], [5], CONFIG, canvas)
     assert picture.size == size and picture.mode == "RGB" and pipe.scheduler is scheduler
     left, top, right, bottom = place
     rows, columns = np.mgrid[: size[1], : size[0]]
@@ -87,9 +87,9 @@ def test_a_picture_depends_on_its_seed_alone(tiny_pipe, nine):
     canvas = prepare_canvas(noise(64, 64), box(64, 64, 8, 8, 56, 56), 64)
     for pipe in (tiny_pipe, nine):
         seeds = picture_seeds(7, 3)
-        together = inpaint_batch(pipe, ["a cat"] * 3, seeds, canvas, CONFIG)
+        together = inpaint_batch(pipe, ["a cat"] * 3, seeds, CONFIG, canvas)
         for seed, picture in zip(seeds, together):
-            (alone,) = inpaint_batch(pipe, ["a cat"], [seed], canvas, CONFIG)
+            (alone,) = inpaint_batch(pipe, ["a cat"], [seed], CONFIG, canvas)
             assert levels(alone, picture).max() <= 1
         assert levels(*together[:2]).max() > 5
 
@@ -102,7 +102,7 @@ def test_an_inpainting_unet_sees_the_rest_of_the_scene_and_nothing_under_the_mas
 
     def drawn(array):
         canvas = prepare_canvas(Image.fromarray(array), mask, 64, feather=0)
-        return np.asarray(inpaint_batch(nine, ["a cat"], [1], canvas, CONFIG)[0])[16:48, 16:48]
+        return np.asarray(inpaint_batch(nine, ["a cat"], [1], CONFIG, canvas)[0])[16:48, 16:48]
 
     assert levels(drawn(np.array(scene)), drawn(under)).max() == 0
     assert levels(drawn(np.array(scene)), drawn(rest)).max() > 0
@@ -113,7 +113,7 @@ def test_blended_latents_are_the_scene_outside_the_mask(monkeypatch):
     scene = Image.fromarray(np.repeat(np.linspace(20, 230, 64).astype(np.uint8), 192).reshape(64, 64, 3))
     canvas = prepare_canvas(scene, box(64, 64, 20, 20, 44, 44), 64)
     monkeypatch.setattr(inpainting, "lay_over", lambda _, drawn: drawn)  # as the model drew it
-    (picture,) = inpaint_batch(pipe, ["photo of a red cat"], [1], canvas, emoji(inference_steps=5))
+    (picture,) = inpaint_batch(pipe, ["photo of a red cat"], [1], emoji(inference_steps=5), canvas)
     far = levels(picture, scene)[soft_mask(canvas.mask, 6) == 0]
     assert far.mean() < 8  # what the autoencoder loses
     assert levels(picture, scene)[canvas.mask].mean() > 30
@@ -126,7 +126,7 @@ def test_the_strength_says_how_much_is_left(monkeypatch):
 
     def change(strength):
         (picture,) = inpaint_batch(
-            pipe, ["photo of a red cat"], [1], canvas, emoji(inference_steps=10), strength=strength
+            pipe, ["photo of a red cat"], [1], emoji(inference_steps=10), canvas, strength=strength
         )
         return levels(picture, scene)[canvas.mask].mean()
 
@@ -175,7 +175,7 @@ def test_the_model_is_told_of_every_cell_that_the_mask_touches(tiny_pipe, monkey
 
     monkeypatch.setattr(StableDiffusionInpaintPipeline, "__call__", call)
     with pytest.raises(InterruptedError):
-        inpaint_batch(tiny_pipe, ["a cat"], [1], prepare_canvas(noise(64, 64), box(64, 64, 7, 8, 9, 12), 64), CONFIG)
+        inpaint_batch(tiny_pipe, ["a cat"], [1], CONFIG, prepare_canvas(noise(64, 64), box(64, 64, 7, 8, 9, 12), 64))
     assert (told[0] == np.asarray(box(64, 64, 4, 8, 12, 12))).all()
 
 
@@ -184,4 +184,4 @@ def test_a_picture_without_numbers_is_refused(tiny_pipe):
         tiny_pipe.unet.conv_out.bias.fill_(float("nan"))
     canvas = prepare_canvas(noise(64, 64), box(64, 64, 8, 8, 56, 56), 64)
     with pytest.raises(UserError, match="The picture of 'a cat' is not made of numbers"):
-        inpaint_batch(tiny_pipe, ["a cat"], [1], canvas, CONFIG)
+        inpaint_batch(tiny_pipe, ["a cat"], [1], CONFIG, canvas)

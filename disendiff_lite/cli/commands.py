@@ -1,4 +1,4 @@
-"""What each verb of the command line does; the verbs' arguments are described in options.py."""
+"""What each verb of the command line does; the verbs' arguments are described in verbs.py."""
 
 import argparse
 import dataclasses
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from disendiff_lite.cli.results import SAMPLING, file_stem, save_scores
+from disendiff_lite.cli.results import file_stem, save_scores
 from disendiff_lite.config import PRESETS, Config, config_changes, emoji
 from disendiff_lite.evaluate.clip import SCORERS, load_scorer
 from disendiff_lite.evaluate.pictures import score_run, score_table
 from disendiff_lite.models import absolute_model, is_inpainting, load_pipeline, preset_for
-from disendiff_lite.runs.folder import RunRecord, check_same, holds_run, picture_hash, read_run
+from disendiff_lite.runs.folder import RunRecord, check_same, holds_run, model_of_run, picture_hash, read_run
 from disendiff_lite.runs.generate import Request, prompt_set
 from disendiff_lite.runs.learned import load_learned
 from disendiff_lite.runs.references import known_reference, load_reference, own_reference
 from disendiff_lite.runs.train import train as train_run
-from disendiff_lite.sampling import check_sampling
+from disendiff_lite.sampling import SAMPLING, check_sampling
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import file_names
 from disendiff_lite.support.images import load_image
@@ -68,7 +68,8 @@ def score(args: argparse.Namespace) -> None:
             raise UserError(f"There are {len(crops)} crops for {', '.join(record.classes)}: give one picture of each.")
         reference = dataclasses.replace(reference, crops=crops)
     pipe, record, config = learned_pipeline(args)
-    scorer = load_scorer(args.scorer or SCORERS[preset_for(_model(args, record))().preset], args.device)
+    model = model_of_run(args.run, record, args.model)
+    scorer = load_scorer(args.scorer or SCORERS[preset_for(model)().preset], args.device)
     scores = score_run(
         pipe,
         scorer,
@@ -205,17 +206,10 @@ def learned_pipeline(
     if args.seed is not None:
         changes["seed"] = args.seed
     config = dataclasses.replace(config, **changes)
-    pipe = load_pipeline(_model(args, record), args.device, inpainting=inpainting)
+    pipe = load_pipeline(model_of_run(args.run, record, args.model), args.device, inpainting=inpainting)
     check_sampling(pipe, config)
     load_learned(pipe, args.run, any_model=is_inpainting(pipe))
     return pipe, record, config
-
-
-def _model(args: argparse.Namespace, record: RunRecord) -> str:
-    """The model that is named, or the one that the run was trained on."""
-    if not (args.model or record.base):
-        raise UserError(f"The run in {args.run} does not say which model it was trained on: name it with --model.")
-    return args.model or record.base
 
 
 def run_requests(records: Sequence[RunRecord], config: Config) -> list[Request]:

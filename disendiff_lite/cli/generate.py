@@ -1,16 +1,17 @@
 """The verb `generate`: pictures with what a run learned, with another run or with LoRAs of others beside it."""
 
 import argparse
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from disendiff_lite.adapters import use_lora
 from disendiff_lite.cli.commands import learned_pipeline, run_requests, say
-from disendiff_lite.cli.results import PictureFolder, learned_hash
+from disendiff_lite.cli.results import PictureFolder, file_stem, learned_hash
 from disendiff_lite.models import model_name
 from disendiff_lite.runs.generate import draw_pictures
 from disendiff_lite.runs.learned import load_learned
-from disendiff_lite.sampling import check_sampling, picture_seeds
+from disendiff_lite.sampling import check_sampling, picture_seeds, sample
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.progress import progress_callback
 from disendiff_lite.tokens import check_prompt
@@ -33,27 +34,38 @@ def generate(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         for path, scale in loras:
             stack.enter_context(use_lora(pipe, path, scale))
-            beside.append(f"{path.stem}{scale:g}")
+            beside.append(f"{file_stem(path.stem, 20)}{scale:g}")  # a long name keeps its scale
         if loras:
             more["loras"] = " ".join(f"{learned_hash(path)}:{scale:g}" for path, scale in loras)
         folder = Path(args.out or Path(args.run, "generated"))
         results = PictureFolder(
             folder, args.run, config, model_name(pipe), args.negative_prompt, beside=beside, more=more
         )
-        wanted = [(prompt, index) for prompt in prompts for index in range(args.count)]
-        seeds = picture_seeds(config.seed, args.count) * len(prompts)
-        pictures = draw_pictures(
-            pipe,
-            [prompt for prompt, _ in wanted],
-            seeds,
-            config,
-            negative_prompt=args.negative_prompt,
-            progress=progress_callback("drawing"),
-        )
-        longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
+        draw_into(results, pipe, prompts, args.count, "drawing")
+    print(folder)
+
+
+def draw_into(
+    results: PictureFolder, pipe, prompts: Sequence[str], count: int, doing: str, draw: Callable = sample
+) -> None:
+    """Draw `count` pictures of each prompt and save each as soon as it is there.
+
+    doing: what the progress bar says. draw: as for draw_pictures.
+    """
+    config = results.config
+    wanted = [(prompt, index) for prompt in prompts for index in range(count)]
+    pictures = draw_pictures(
+        pipe,
+        [prompt for prompt, _ in wanted],
+        picture_seeds(config.seed, count) * len(prompts),
+        config,
+        negative_prompt=results.negative_prompt,
+        progress=progress_callback(doing),
+        draw=draw,
+    )
+    longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
     if longer:
         say(f"{longer} of {len(wanted)} pictures have longer names: other pictures have the short ones")
-    print(folder)
 
 
 def _loras(args: argparse.Namespace) -> list[tuple[Path, float]]:
@@ -65,7 +77,8 @@ def _loras(args: argparse.Namespace) -> list[tuple[Path, float]]:
         raise UserError(
             f"There are {len(scales)} scales for {len(args.loras)} LoRAs: give one --lora-scale for all or for each."
         )
-    return list(zip(map(Path, args.loras), scales if len(scales) > 1 else scales * len(args.loras)))
+    paths = [Path(lora).expanduser() for lora in args.loras]
+    return list(zip(paths, scales if len(scales) > 1 else scales * len(args.loras)))
 
 
 def _renames(args: argparse.Namespace) -> dict[str, str]:

@@ -1,19 +1,18 @@
 """The verb `inpaint`: what a run learned, put into the masked part of a scene."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from disendiff_lite.cli.commands import learned_pipeline, say
+from disendiff_lite.cli.generate import draw_into
 from disendiff_lite.cli.results import PictureFolder, file_stem
-from disendiff_lite.inpainting import Canvas, prepare_canvas
+from disendiff_lite.inpainting import Canvas, inpaint_batch, prepare_canvas
 from disendiff_lite.models import model_name
 from disendiff_lite.runs.folder import picture_hash
-from disendiff_lite.runs.inpaint import draw_inpaintings
-from disendiff_lite.sampling import picture_seeds
 from disendiff_lite.support.images import load_image
-from disendiff_lite.support.progress import progress_callback
 from disendiff_lite.tokens import check_prompt
 
 
@@ -35,21 +34,8 @@ def inpaint(args: argparse.Namespace) -> None:
         say(f"the mask was resized from {mask.width}x{mask.height} to {scene.width}x{scene.height} px")
     if said := _describe(canvas, config.resolution):
         say(said)
-    prompts = list(dict.fromkeys(args.prompts))
-    wanted = [(prompt, index) for prompt in prompts for index in range(args.count)]
-    pictures = draw_inpaintings(
-        pipe,
-        [prompt for prompt, _ in wanted],
-        picture_seeds(config.seed, args.count) * len(prompts),
-        canvas,
-        config,
-        negative_prompt=args.negative_prompt,
-        strength=args.strength,
-        progress=progress_callback("inpainting"),
-    )
-    longer = sum(not results.save(picture, *which) for which, picture in zip(wanted, pictures))
-    if longer:
-        say(f"{longer} of {len(wanted)} pictures have longer names: other pictures have the short ones")
+    draw = partial(inpaint_batch, canvas=canvas, strength=args.strength)
+    draw_into(results, pipe, list(dict.fromkeys(args.prompts)), args.count, "inpainting", draw=draw)
     print(folder)
 
 

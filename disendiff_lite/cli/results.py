@@ -13,11 +13,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from disendiff_lite.config import Config
+from disendiff_lite.sampling import SAMPLING
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import check_writable, explaining, file_key, read_json, replacing, write_text
 
-SAMPLING = {"inference_steps": int, "guidance_scale": float, "eta": float, "resolution": int}
 LONGEST_STEM, LONGEST_NAME = 120, 200  # bytes; disks take 255, and a temporary name and a digest come on top
+SHORTEST_STEM = 20  # what a prompt keeps, whatever else the name says
 
 
 class PictureFolder:
@@ -71,9 +72,9 @@ class PictureFolder:
         other = {name: value for name, value in other.items() if value != getattr(self.usual, name)}
         tail = f"-in-{self.scene}" if self.scene else ""
         tail += f"-without-{file_stem(self.negative_prompt, 40)}" if self.negative_prompt else ""
-        tail += "".join(f"-with-{file_stem(name, 40)}" for name in self.beside)
+        tail += f"-with-{file_stem('-with-'.join(self.beside), 60)}" if self.beside else ""
         tail += f"-seed{self.config.seed}" + "".join(f"-{name}{value:g}" for name, value in other.items())
-        return f"{file_stem(prompt, LONGEST_NAME - len(tail.encode()))}{tail}-{number:02}"
+        return f"{file_stem(prompt, max(SHORTEST_STEM, LONGEST_NAME - len(tail.encode())))}{tail}-{number:02}"
 
     def _note(self, prompt: str, number: int) -> dict[str, str]:
         sampling = {name: str(getattr(self.config, name)) for name in ("seed", *SAMPLING)}

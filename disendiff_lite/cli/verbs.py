@@ -119,7 +119,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=_at_least_one, metavar="N", help="pairs at a time with --all-pairs (default: one a core)"
     )
-    parser.add_argument("--model", help="a short name, a folder or a hub id (default: the notebook's)")
+    parser.add_argument("--model", help="a short name, a folder, a file or a hub id (default: the notebook's)")
     parser.add_argument("--method", help="disendiff, custom_diffusion, dreambooth or textual_inversion")
     parser.add_argument("--seed", type=int, help="of everything that is random")
     _add_settings(parser, "any parameter of the notebooks, such as steps=100")
@@ -133,7 +133,8 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", default="all", help="shipped pairs with commas between, or all (default all)")
+    pairs = "references with commas between, also cat_dog_bird, dog_dog or paper/cat_dog, or all, the ten shipped pairs"
+    parser.add_argument("--pairs", default="all", help=f"{pairs} (default all)")
     methods = "methods and arms of the ablation with commas between, such as disendiff,without_bind, or all"
     parser.add_argument("--methods", default="disendiff,custom_diffusion", help=f"{methods} (default %(default)s)")
     parser.add_argument("--seeds", default="0,1,2", help="with commas between (default %(default)s)")
@@ -143,7 +144,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         default=20,
         help="pictures of each subject, of which a pair has three (default 20)",
     )
-    parser.add_argument("--model", default="emoji", help="a short name, a folder or a hub id (default emoji)")
+    parser.add_argument("--model", default="emoji", help="a short name, a folder, a file or a hub id (default emoji)")
     _add_settings(parser, "any setting of the recipe, for all methods")
     parser.add_argument("--jobs", type=_at_least_one, metavar="N", help="runs at a time (default: one a core)")
     backends = "where the runs go: processes of this machine (loky), or a cluster (default loky)"
@@ -156,7 +157,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group()
     shapes = "emoji, the embedded model, or sd15, random weights in the shape of Stable Diffusion 1.5 (default emoji)"
     model.add_argument("--shape", choices=("emoji", "sd15"), default="emoji", help=shapes)
-    model.add_argument("--model", help="a model of your own instead: a short name, a folder or a hub id")
+    model.add_argument("--model", help="a model of your own instead: a short name, a folder, a file or a hub id")
     precisions = "float32, bfloat16, float16, or several with commas between (default %(default)s)"
     parser.add_argument("--precision", default="float32", help=precisions)
     parser.add_argument("--batch", type=_at_least_one, help="pictures in a step (default: the recipe's, 2)")

@@ -37,7 +37,8 @@ _HOMES = {
     "ablation": ("VARIANTS", "ablation_configs", "find_runs", "shared_prior", "train_variants", "variant_folder"),
     # edits: are they found, and is the concept still recognised?
     "editing": ("draw_edits", "edit_table", "measure_edits"),
-    # pictures whose truth is known
+    # what is in a picture, and pictures whose truth is known
+    "judge": ("load_judge",),
     "probes": ("probes_alone", "probes_together"),
 }
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
@@ -76,6 +77,7 @@ if TYPE_CHECKING:  # so that editors know the names
         word_maps,
     )
     from disendiff_lite.evaluate.editing import draw_edits, edit_table, measure_edits
+    from disendiff_lite.evaluate.judge import load_judge
     from disendiff_lite.evaluate.maps import enlarge, map_density, map_hits, map_iou, map_leak, mask_to_grid
     from disendiff_lite.evaluate.pictures import score_pictures, score_run, score_table
     from disendiff_lite.evaluate.probes import probes_alone, probes_together

@@ -33,7 +33,8 @@ class RunMeasures:
     """What was measured of one run.
 
     words: the tracked words. maps: (2N, h, w), theirs, the mean over the noises. map_scores: by name, see measure_maps.
-    pictures: those of "combined" and of each concept. scores: of those pictures, one entry a subject.
+    pictures: those of "combined", of each concept, and of each two of three. scores: of those pictures, one entry a
+    subject.
     """
 
     words: list[str]
@@ -44,8 +45,8 @@ class RunMeasures:
 
     @property
     def picture_scores(self) -> dict[str, Score]:
-        """By name: the margins and the image-alignment of single concepts, pooled, those of both
-        together, and text-alignment.
+        """By name: the margins and the image-alignment of single concepts, pooled, that of all together, and
+        text-alignment.
         """
         alone = [each for each in self.scores if len(each.concepts) == 1]
         margins = [each.margin for each in alone if each.margin is not None]

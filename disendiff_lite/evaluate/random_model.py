@@ -1,11 +1,12 @@
 """A pipeline of Stable Diffusion 1.5's shape with random weights, for measuring time and memory without a download."""
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from disendiff_lite.support.paths import EMBEDDED_MODEL, check_shipped
+from disendiff_lite.single_file import stable_diffusion_scheduler
+from disendiff_lite.tokens import clip_tokenizer
 
 # The settings of the published model that differ from the defaults of their classes, or are worth seeing.
 UNET = {
@@ -35,11 +36,9 @@ TEXT = {  # CLIP ViT-L/14's text transformer
 def random_sd15(device: torch.device, dtype: torch.dtype) -> StableDiffusionPipeline:
     """Stable Diffusion 1.5 but for the values of its weights, which are random: its pictures are noise.
 
-    The tokenizer and the noise schedule are those of the embedded model, which has Stable Diffusion's own. The weights
-    are made on the device. Raises UserError if the embedded model is not there.
+    The weights are made on the device.
     """
-    check_shipped(EMBEDDED_MODEL)
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED_MODEL / "tokenizer")
+    tokenizer = clip_tokenizer()
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=tokenizer.model_max_length,
@@ -59,7 +58,7 @@ def random_sd15(device: torch.device, dtype: torch.dtype) -> StableDiffusionPipe
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler.from_pretrained(EMBEDDED_MODEL / "scheduler"),
+        scheduler=stable_diffusion_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

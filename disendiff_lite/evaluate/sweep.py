@@ -26,7 +26,7 @@ from disendiff_lite.evaluate.ablation import VARIANTS, variant_folder
 from disendiff_lite.evaluate.clip import SCORERS, Scorer, embed_pictures, load_scorer
 from disendiff_lite.evaluate.compare import measure_run
 from disendiff_lite.evaluate.contents import measure_contents
-from disendiff_lite.evaluate.judge import load_judge
+from disendiff_lite.evaluate.judge import SIDE, load_judge
 from disendiff_lite.evaluate.probes import has_probes
 from disendiff_lite.evaluate.score import Score
 from disendiff_lite.models import load_pipeline, preset_for, weights_hash
@@ -60,8 +60,8 @@ class Cell:
 class SweepSettings:
     """What all cells share.
 
-    model: as load_pipeline takes it. changes: settings of Config by name. count: pictures of
-        each of the three subjects.
+    model: as load_pipeline takes it. changes: settings of Config by name. count: pictures of each subject, of which a
+        pair has three.
     noises: of the reference picture, for the maps. plain: pictures of each plain class, for language drift.
     """
 
@@ -168,7 +168,8 @@ def run_cell(cell: Cell, settings: SweepSettings, prior: Path) -> dict[str, dict
         pass
     run = measure_run(pipe, scorer, reference, config, count=settings.count, noises=settings.noises)
     scores = run.map_scores | run.paper_scores | run.picture_scores
-    if has_probes(reference.name):  # the judge knows the emoji world alone, no photographs
+    # The judge knows the emoji world alone, no photographs, and pictures of its own size.
+    if has_probes(reference.name) and config.resolution == SIDE:
         scores |= measure_contents(load_judge(), scorer, run.pictures, reference)
     scores["language drift"] = language_drift(scorer, before, plain_pictures(pipe, reference, config, settings.plain))
     return {name: {"mean": s.mean, "spread": s.spread, "n": len(s.values)} for name, s in scores.items()}

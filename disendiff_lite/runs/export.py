@@ -20,7 +20,7 @@ from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from disendiff_lite.adapters import lora_factors
 from disendiff_lite.config import Config
 from disendiff_lite.models import load_pipeline
-from disendiff_lite.runs.folder import read_run
+from disendiff_lite.runs.folder import model_of_run, read_run
 from disendiff_lite.runs.learned import LORA_FILE, embedding_files, load_learned
 from disendiff_lite.runs.model_card import Exported, model_card
 from disendiff_lite.support.errors import UserError
@@ -47,9 +47,7 @@ def export(
     run, record = Path(run), read_run(run)
     out, config = Path(run, "export") if out is None else Path(out), Config.load(run / "config.json")
     _check_request(run, to, rank, config.trained)
-    model = model or record.base
-    if not model:
-        raise UserError(f"The run in {run} does not say which model it was trained on: name it with --model.")
+    model = model_of_run(run, record, model)
     pipe = load_pipeline(model, device)
     load_learned(pipe, run)
     check_writable(out, "free some space or choose another folder")

@@ -94,6 +94,13 @@ def read_run(folder) -> RunRecord:
         raise UserError(f"{path} {damaged}") from None
 
 
+def model_of_run(folder, record: RunRecord, named: str | None = None) -> str:
+    """The model that is named, or the one that the run in a folder was trained on; UserError if there is neither."""
+    if not (named or record.base):
+        raise UserError(f"The run in {folder} does not say which model it was trained on: name it with --model.")
+    return named or record.base
+
+
 def read_losses(folder) -> list[StepRecord]:
     """The records that losses.csv in a run's folder holds, in the order of the steps.
 

@@ -93,17 +93,19 @@ def draw_pictures(
     negative_prompt: str = "",
     batch_size: int = BATCH,
     progress: Callable[[int, int], None] | None = None,
+    draw: Callable[..., list[Image.Image]] = sample,
 ) -> Iterator[Image.Image]:
     """One picture for each prompt and seed, in batches; each prompt is checked before the first picture is drawn.
 
-    seeds: from sampling.picture_seeds. Others, and errors, as for `generate`.
+    seeds: from sampling.picture_seeds. draw: makes the pictures of a batch, called as `sample` is. Others, and errors,
+        as for `generate`.
     """
     for prompt in dict.fromkeys(prompts):
         check_prompt(pipe.tokenizer, prompt)
     for start in range(0, len(prompts), batch_size):
         part = slice(start, start + batch_size)
         with enough_memory(TO_DRAW):
-            pictures = sample(pipe, prompts[part], seeds[part], config, negative_prompt=negative_prompt)
+            pictures = draw(pipe, prompts[part], seeds[part], config, negative_prompt=negative_prompt)
         if progress is not None:
             progress(start + len(pictures), len(prompts))
         yield from pictures

@@ -1,6 +1,7 @@
 """Put what was learned into a scene: its masked part is drawn anew from a prompt, the rest of it stays."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,10 @@ from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline
 from PIL import Image
 
 from disendiff_lite.config import Config
-from disendiff_lite.inpainting import Canvas, inpaint_batch, prepare_canvas
-from disendiff_lite.runs.generate import BATCH
+from disendiff_lite.inpainting import inpaint_batch, prepare_canvas
+from disendiff_lite.runs.generate import BATCH, draw_pictures
 from disendiff_lite.sampling import picture_seeds
 from disendiff_lite.support.images import load_image, to_rgb
-from disendiff_lite.support.memory import TO_DRAW, enough_memory
-from disendiff_lite.tokens import check_prompt
 
 
 def inpaint(
@@ -49,37 +48,9 @@ def inpaint(
     scene = to_rgb(image) if isinstance(image, Image.Image) else load_image(image)
     canvas = prepare_canvas(scene, _read_mask(mask), config.resolution, invert=invert, feather=feather)
     seeds = picture_seeds(config.seed if seed is None else seed, count)
-    options = {"negative_prompt": negative_prompt, "strength": strength, "batch_size": batch_size, "progress": progress}
-    return list(draw_inpaintings(pipe, [prompt] * count, seeds, canvas, config, **options))
-
-
-def draw_inpaintings(
-    pipe: StableDiffusionPipeline | StableDiffusionInpaintPipeline,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    canvas: Canvas,
-    config: Config,
-    *,
-    negative_prompt: str = "",
-    strength: float = 1.0,
-    batch_size: int = BATCH,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Image.Image]:
-    """One picture for each prompt and seed, in batches; each prompt is checked before the first picture is drawn.
-
-    seeds: from sampling.picture_seeds. canvas: from inpainting.prepare_canvas. Others, and errors, as for `inpaint`.
-    """
-    for prompt in dict.fromkeys(prompts):
-        check_prompt(pipe.tokenizer, prompt)
-    for start in range(0, len(prompts), batch_size):
-        part = slice(start, start + batch_size)
-        with enough_memory(TO_DRAW):
-            pictures = inpaint_batch(
-                pipe, prompts[part], seeds[part], canvas, config, negative_prompt=negative_prompt, strength=strength
-            )
-        if progress is not None:
-            progress(start + len(pictures), len(prompts))
-        yield from pictures
+    options = {"negative_prompt": negative_prompt, "batch_size": batch_size, "progress": progress}
+    draw = partial(inpaint_batch, canvas=canvas, strength=strength)
+    return list(draw_pictures(pipe, [prompt] * count, seeds, config, draw=draw, **options))
 
 
 def _read_mask(mask) -> Image.Image:

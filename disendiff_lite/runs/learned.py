@@ -99,12 +99,14 @@ def load_learned(
     found = model_fingerprint(pipe.unet)
     base, now = getattr(pipe.unet, LOADED, (found, found))
     base = base if now == found else found  # else something else changed it meanwhile
-    if not any_model and not same_model(pipe.unet, record.model, base):
+    # A run that was trained on top of another belongs to the model with that other one in it, which is `found`.
+    on_top = same_model(pipe.unet, record.model, found)
+    if not (any_model or on_top or same_model(pipe.unet, record.model, base)):
         raise UserError(
             f"What {folder} holds was learned on another model than the one loaded: load that one afresh, or allow"
             " any_model."
         )
-    if config.trained == "unet" and base != found:
+    if config.trained == "unet" and base != found and not on_top:
         raise UserError(f"{folder} holds a whole UNet, which would undo what was loaded before it: load it first.")
     record = _renamed(record, rename or {}, pipe.tokenizer, folder)
     token_ids = add_modifiers(pipe, record.modifiers, config.initial_tokens)

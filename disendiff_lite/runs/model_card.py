@@ -49,13 +49,17 @@ def model_card(
     name: of the run. model: its base model, as load_pipeline takes it. results: of the export. width: of a word's
     embedding.
     """
-    base = "data/emoji-diffusion" if model == "emoji" else SHORT_NAMES.get(model, model)
+    path = Path(model).expanduser()
+    local = model not in SHORT_NAMES and path.exists()
+    # Of a path its last part alone: what lies above it is nobody else's business, and not on their disk.
+    base = "data/emoji-diffusion" if model == "emoji" else path.name if local else SHORT_NAMES.get(model, model)
+    load = "from_single_file" if local and path.is_file() else "from_pretrained"
     known = f"`{base}` of disendiff_lite" if model == "emoji" else f"`{base}`"
     code, licence = LICENCES.get(model, ("other", "see there"))
     learned = enumeration([f"`{word} {class_}`" for word, class_ in zip(record.modifiers, record.classes)])
     front = ["---", f"license: {code}", "tags:", "- text-to-image", "- stable-diffusion", "- textual-inversion"]
     front += ["- lora"] if any(result.lora is not None and not result.lora.is_dir() for result in results) else []
-    front += [f"base_model: {base}"] if model != "emoji" and not Path(base).exists() else []
+    front += [f"base_model: {base}"] if model != "emoji" and not local else []
     front += [f"instance_prompt: {record.prompt}", "---"]
     steps, guidance = config.inference_steps, config.guidance_scale
     parts = [
@@ -65,7 +69,8 @@ def model_card(
         f" class behind it. Pictures of the run were drawn by DDIM with {steps} steps and a guidance of {guidance:g}.",
     ]
     for result in results:
-        parts += _diffusers(result, record, base) if result.target == "diffusers" else _webui(result, record, width)
+        own = result.target == "diffusers"
+        parts += _diffusers(result, record, f'{load}("{base}"') if own else _webui(result, record, width)
     parts += ["## How exact", _comparison(results), "## Licence"]
     parts.append(
         f"These files are changes of {known} and stand under its licence ({licence}). The picture that they were"
@@ -74,14 +79,15 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _diffusers(result: Exported, record: RunRecord, base: str) -> list[str]:
+def _diffusers(result: Exported, record: RunRecord, load: str) -> list[str]:
+    """load: the call that loads the base model, up to its closing bracket."""
     lines = ["from diffusers import StableDiffusionPipeline", ""]
     if result.lora is not None and result.lora.is_dir():
         lines[0] = "from diffusers import StableDiffusionPipeline, UNet2DConditionModel"
         lines.append('unet = UNet2DConditionModel.from_pretrained("diffusers/unet")')
-        lines.append(f'pipe = StableDiffusionPipeline.from_pretrained("{base}", unet=unet)')
+        lines.append(f"pipe = StableDiffusionPipeline.{load}, unet=unet)")
     else:
-        lines.append(f'pipe = StableDiffusionPipeline.from_pretrained("{base}")')
+        lines.append(f"pipe = StableDiffusionPipeline.{load})")
     lines += [f'pipe.load_textual_inversion("diffusers", weight_name="{path.name}")' for path in result.words.values()]
     if result.lora is not None and not result.lora.is_dir():
         lines.append('pipe.load_lora_weights("diffusers")')

@@ -17,7 +17,7 @@ from disendiff_lite.data import PriorImages
 from disendiff_lite.models import model_fingerprint
 from disendiff_lite.precision import held_in
 from disendiff_lite.runs.prior_cache import read_shared, share, shared_folder
-from disendiff_lite.sampling import sample
+from disendiff_lite.sampling import SAMPLING, sample
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import read_json, replacing, write_text
 from disendiff_lite.support.images import centre_square, load_image
@@ -25,7 +25,6 @@ from disendiff_lite.support.memory import TooLittleMemory, enough_memory
 from disendiff_lite.tokens import class_caption
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-SAMPLING = ("resolution", "inference_steps", "guidance_scale", "eta")
 RECORD = "prior.json"  # in a folder of pictures that the model made: how they were made
 
 

@@ -16,6 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from disendiff_lite.adapters import adapters_in_use
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.images import load_image
 from disendiff_lite.support.paths import cache_folder
@@ -24,11 +25,15 @@ SAMPLED = 64  # values of each weight that the key is made from
 
 
 def shared_folder(pipe: StableDiffusionPipeline, recipe: Mapping) -> Path:
-    """Where pictures of a recipe are shared; its name stands for all that decides them to the last bit.
+    """Where pictures of a recipe are shared; its name is a hash of the recipe, of the noise schedule, of some values of
+    each weight, of the adapters in use and their scales, of the kind of device and of torch's version.
+
+    Another device of the same kind, or another number of threads, may round a last bit otherwise.
 
     recipe: how they are made, values that JSON can hold.
     """
     facts = {**recipe, "device": pipe.device.type, "torch": torch.__version__, "noise": dict(pipe.scheduler.config)}
+    facts["adapters"] = adapters_in_use(pipe)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         for weight in part.parameters():

@@ -80,9 +80,9 @@ def train(
         if run is not None and run.record.finished:
             load_learned(pipe, run.path)
             return
-        token_ids = add_modifiers(pipe, modifiers, config.initial_tokens)
-        if prior is None and config.prior_probability > 0:
+        if prior is None and config.prior_probability > 0:  # before the new words: so other runs share the pictures
             prior = make_prior(pipe, classes, config, None if run is None else run.path / "prior", prior_progress)
+        token_ids = add_modifiers(pipe, modifiers, config.initial_tokens)
         known = [] if masks is None or config.class_maps != "masks" else map(Image.fromarray, np.asarray(masks))
         data = TrainingData(image, prompt, prior, config, pipe.vae_scale_factor, tuple(known))
         with training(pipe, config, token_ids) as trainable:

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from disendiff_lite.config import Config
 from disendiff_lite.evaluate.clip import SCORERS, load_scorer
 from disendiff_lite.evaluate.editing import EditedPictures, draw_edits, edit_table, measure_edits
-from disendiff_lite.evaluate.judge import load_judge
+from disendiff_lite.evaluate.judge import SIDE, load_judge
 from disendiff_lite.evaluate.probes import has_probes
 from disendiff_lite.models import load_pipeline, preset_for
-from disendiff_lite.runs.folder import read_run
+from disendiff_lite.runs.folder import model_of_run, read_run
 from disendiff_lite.runs.learned import load_learned
 from disendiff_lite.runs.references import Reference, concept_name, known_reference
 from disendiff_lite.show.maps import plot_pictures
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a finished run on a shipped picture")
     parser.add_argument("--count", type=int, default=8, help="pictures of each edit and concept (default %(default)s)")
     parser.add_argument("--seed", type=int, help="of the pictures (default: the run's)")
+    parser.add_argument("--model", help="a folder or a file (default: the one that the run was trained on)")
     options = parser.parse_args()
     if options.count < 1:
         raise UserError("There must be at least 1 picture of each edit: give --count 8.")
@@ -65,9 +66,15 @@ def main() -> None:
             f"The run in {options.run} is on no shipped picture, and edits are judged on those:"
             " train with --pair cat_dog."
         )
-    pipe, scorer = load_pipeline(record.base), load_scorer(SCORERS[preset_for(record.base)().preset])
-    load_learned(pipe, options.run)
     config = Config.load(options.run / "config.json")
+    if config.resolution != SIDE:
+        raise UserError(
+            f"The run in {options.run} draws pictures of {config.resolution} px, and edits are judged at {SIDE} px:"
+            " train on the embedded model."
+        )
+    model = model_of_run(options.run, record, options.model)
+    pipe, scorer = load_pipeline(model), load_scorer(SCORERS[preset_for(model)().preset])
+    load_learned(pipe, options.run)
     show = progress_callback("drawing")
     drawn = draw_edits(pipe, reference, record.modifiers, config, count=options.count, seed=options.seed, progress=show)
     print(edit_table(measure_edits(load_judge(), scorer, drawn, reference)))

@@ -7,6 +7,7 @@ also go into another page, between the lines `<!-- results -->` and `<!-- end of
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -82,22 +83,34 @@ def verdicts(outcomes: Sequence[Outcome]) -> str:
     return markdown_table(rows)
 
 
+def extent(table: Measures) -> str:
+    """How many pairs were measured: "10 pairs, seeds 0, 1", or with each seed, and those methods that have others."""
+    cells = {
+        method: {(pair, seed) for pairs in measures.values() for pair, seeds in pairs.items() for seed in seeds}
+        for method, measures in table.items()
+    }
+    pairs = {pair for some in cells.values() for pair, _ in some}
+    seeds = sorted({seed for some in cells.values() for _, seed in some})
+    counts = {method: Counter(seed for _, seed in some) for method, some in cells.items()}
+    if all(count[seed] == len(pairs) for count in counts.values() for seed in seeds):
+        return f"{len(pairs)} pairs, seeds {', '.join(map(str, seeds))}"
+
+    def said(method: str, unit: str) -> str:
+        return ", ".join(f"{counts[method][seed]}{unit if seed == seeds[0] else ''} with seed {seed}" for seed in seeds)
+
+    usual = Counter(said(method, " pairs") for method in counts).most_common(1)[0][0]
+    others = [f"{method} {said(method, '')}" for method in counts if said(method, " pairs") != usual]
+    return f"{usual} ({'; '.join(others)})" if others else usual
+
+
 def page(table: Measures, figures: Mapping[str, str]) -> str:
     """The whole page. figures: file -> its caption."""
-    cells = {
-        (pair, seed)
-        for measures in table.values()
-        for pairs in measures.values()
-        for pair in pairs
-        for seed in pairs[pair]
-    }
-    pairs, seeds = {pair for pair, _ in cells}, sorted({seed for _, seed in cells})
     outcomes = [outcome for claim in CLAIMS if (outcome := examine(claim, table)) is not None]
     missing = [claim.name for claim in CLAIMS if claim.name not in {outcome.claim.name for outcome in outcomes}]
     comparisons = sum(len(outcome.intervals) for outcome in outcomes)
     parts = [
         "# Results",
-        f"{len(pairs)} pairs, seeds {', '.join(map(str, seeds))}, {len(table)} methods. Each number is a mean over the"
+        f"{extent(table)}, {len(table)} methods. Each number is a mean over the"
         " pairs, in brackets its 95 % interval, bootstrapped over pairs and then seeds. The runs of one pair and seed"
         " share their noises. All of them are in [measures.csv](measures.csv), a row a run and measure; this page is"
         " made from it by `python -m disendiff_lite.show.results`.",

@@ -75,8 +75,15 @@ def test_pictures_with_loras_say_so_and_scale_0_is_without(draw, style):
     assert name == "a-new1-cat-seed0-00.png" and styled_name == "a-new1-cat-with-neon0-8-seed0-00.png"
     assert styled != plain and "loras" not in note and styled_note["loras"].endswith(":0.8")
     assert draw("--lora", style, "--lora-scale", "0")[1] == plain
+    long = shutil.copy(style, style.with_name("drawn-with-a-pencil-on-a-rainy-day-in-spring.safetensors"))
+    assert "-with-drawn-with-a-pencil-0-7-seed0" in draw("--lora", long, "--lora-scale", "0.7")[0]
     both = draw("--lora", style, "--lora", style, "--lora-scale", "0.5", "--lora-scale", "0.3")
     assert both[2]["loras"].count(":") == 2 and both[1] != plain
+
+
+def test_a_lora_in_the_home_folder(draw, style, monkeypatch):
+    monkeypatch.setenv("HOME", str(style.parent))
+    assert draw("--lora", "~/neon.safetensors")[0] == "a-new1-cat-with-neon1-seed0-00.png"
 
 
 def test_two_runs_together(draw, runs):
@@ -90,7 +97,7 @@ def test_the_set_of_two_runs_has_all_concepts(runs, tmp_path):
     command = ["generate", runs / "cat_dog", "--with", runs / "chair_lamp", "--rename", "<new1>=<a>", "--rename"]
     command += ["<new2>=<b>", "--count", "1", "--device", "cpu", "--out", tmp_path]
     assert main([str(part) for part in command]) == 0
-    assert len(list(tmp_path.glob("*.png"))) == 15 + 5 * 3  # every choice of four; all and each in three contexts
+    assert len(list(tmp_path.glob("*.png"))) == 15 + 3 * (1 + 4)  # every choice of four; all and each in contexts
 
 
 def test_what_cannot_be_used_beside_a_run(runs, style, tmp_path, capsys):

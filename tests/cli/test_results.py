@@ -133,6 +133,19 @@ def test_the_longest_name_fits_a_disk(run, tmp_path):
     assert len(list((tmp_path / "out").iterdir())) == 6
 
 
+def test_what_lies_beside_a_run_leaves_the_name_room(run, tmp_path):
+    changes = dict(seed=2**32 - 1, inference_steps=999, guidance_scale=12.34567, eta=0.123456, resolution=1024)
+    for beside in (["a-long-run-" * 20], [f"{'style' * 4}0.{n}" for n in range(9)], ["猫" * 80] * 3):
+        config = dataclasses.replace(USUAL, **changes)
+        out = tmp_path / beside[0][:5]
+        folder = PictureFolder(out, run, config, "emoji", "not " * 50, beside=beside)
+        for prompt in (CAT, CAT + "!"):
+            folder.save(picture(1), prompt, 10_000)
+        names = [path.name for path in out.iterdir()]
+        assert len(names) == 2 and all(name.startswith("photo-of-a-new1-cat-without-not") for name in names)
+        assert all(f"-with-{beside[0][:5]}" in name for name in names)
+
+
 def test_a_folder_that_cannot_be_written_is_seen_at_once(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write .*: free some space or choose another folder with --out"):

@@ -150,6 +150,14 @@ def test_a_photograph_is_swept_without_the_judge(settings, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+def test_pictures_of_another_size_than_the_judges_are_swept_without_it(settings, tmp_path):
+    larger = dataclasses.replace(settings, changes={**QUICK, "resolution": 128})
+    (cell,) = plan(["cat_dog"], ["custom_diffusion"], [0])
+    measures = run_cell(cell, larger, tmp_path)
+    assert "image-alignment, combined" in measures and not {"success", "recognised"} & set(measures)
+
+
+@pytest.mark.slow
 def test_a_cluster_of_two_workers_makes_the_same(swept, settings, tmp_path):
     distributed = pytest.importorskip("distributed")
     out, cells, _ = swept

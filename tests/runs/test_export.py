@@ -125,6 +125,17 @@ def test_the_card_says_what_to_write_and_its_python_runs(runs, fresh, tmp_path, 
     torch.testing.assert_close(outputs(found["pipe"]), expected(fresh(), runs / "kv"), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name, kind", [("kv", "file"), ("whole", "file"), ("kv", "folder")])
+def test_the_card_loads_a_local_model_as_what_it_is(name, kind, runs, tmp_path):
+    model = tmp_path / "own.safetensors"
+    model.touch() if kind == "file" else model.mkdir()
+    export(runs / name, tmp_path / "out", model=str(model))
+    card = (tmp_path / "out" / "README.md").read_text()
+    load = "from_single_file" if kind == "file" else "from_pretrained"
+    assert f'StableDiffusionPipeline.{load}("own.safetensors"{", unet=unet" if name == "whole" else ""})' in card
+    assert str(tmp_path) not in card and "base_model" not in card
+
+
 def test_files_that_give_something_else_are_not_called_the_same(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "_kohya", lambda factors: convert(factors))
 

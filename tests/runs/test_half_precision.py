@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from disendiff_lite.config import emoji
 from disendiff_lite.models import model_fingerprint
 from disendiff_lite.runs import train as train_module
 from disendiff_lite.runs.folder import read_losses
@@ -15,6 +16,7 @@ from disendiff_lite.runs.train import train
 from disendiff_lite.sampling import sample
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import add_modifiers
+from disendiff_lite.trainable import trained_bytes
 from tests.runs.test_train import CLASSES, PROMPT, contents, losses_of, quick, state
 
 HALVES = ("bfloat16", "float16")
@@ -137,3 +139,9 @@ def test_a_memory_that_is_too_small(changes, mend, tiny_pipe, image, prior):
     tiny_pipe.unet.register_forward_pre_hook(too_large)
     with pytest.raises(UserError, match=f"too little memory .*{mend}"):
         next(train(tiny_pipe, image, CLASSES, quick(**changes), prior=prior))
+
+
+def test_the_disk_is_checked_for_what_trains_in_float32(new_tiny_pipe):
+    for config in (emoji(), emoji(method="dreambooth")):
+        sizes = {trained_bytes(new_tiny_pipe().to(dtype), config) for dtype in (torch.float32, torch.bfloat16)}
+        assert len(sizes) == 1 and sizes.pop() > 0

@@ -71,3 +71,11 @@ def test_an_inpainting_model_neither_trains_nor_draws_alone(tiny_pipe, tiny_unet
         list(dd.train(tiny_pipe, SCENE, ["cat", "dog"], CONFIG))
     with pytest.raises(UserError, match=refusal):
         dd.generate(tiny_pipe, "a cat", config=CONFIG)
+    with pytest.raises(UserError, match=refusal):
+        dd.maps_on_picture(tiny_pipe, SCENE, "a cat", config=CONFIG)
+
+
+def test_weights_partly_in_half_precision(tiny_pipe):
+    tiny_pipe.vae.to(torch.bfloat16)
+    tiny_pipe.text_encoder.to(torch.bfloat16)
+    assert len(dd.inpaint(tiny_pipe, SCENE, MASK, "a cat", config=CONFIG)) == 1

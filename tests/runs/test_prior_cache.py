@@ -4,11 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from peft import LoraConfig
 from PIL import Image
 
 from disendiff_lite.config import emoji
 from disendiff_lite.runs import prior as module
 from disendiff_lite.runs.prior import make_prior
+from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError
 
 CONFIG = emoji(prior_images=5, prior_batch=4, inference_steps=1)
@@ -48,6 +50,24 @@ def test_a_second_run_draws_nothing(tiny_pipe, new_tiny_pipe, batches, tmp_path,
     assert batches == [4, 1] and bytes_of(first) == bytes_of(second) == bytes_of(in_memory)
     assert len(list((tmp_path / "second").glob("*.png"))) == 5  # a run's folder is whole without the cache
     assert [path.name.startswith(".") for path in (cache / "class-pictures").iterdir()] == [False]
+
+
+def test_a_training_takes_what_was_drawn_without_its_words(tiny_pipe, new_tiny_pipe, batches, tmp_path):
+    drawn = make_prior(tiny_pipe, CLASSES, CONFIG)
+    image, config = Image.effect_noise((64, 64), 60).convert("RGB"), dataclasses.replace(CONFIG, steps=1)
+    list(train(new_tiny_pipe(), image, CLASSES, config, run_dir=tmp_path))
+    assert batches == [4, 1] and len(drawn.pictures) == len(list((tmp_path / "prior").glob("*.png")))
+
+
+def test_the_scale_of_a_lora_tells_pictures_apart(tiny_pipe, batches):
+    tiny_pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"], init_lora_weights=False), "style")
+    for weights in (1.0, 0.5, 0.5):
+        tiny_pipe.unet.set_adapters(["style"], weights=[weights])
+        make_prior(tiny_pipe, CLASSES, CONFIG)
+    assert batches == [4, 1, 4, 1]
+    tiny_pipe.unet.disable_adapters()
+    make_prior(tiny_pipe, CLASSES, CONFIG)
+    assert batches == [4, 1, 4, 1, 4, 1]
 
 
 @pytest.mark.parametrize("change", ["caption", "seed", "guidance_scale", "precision", "vae", "noise"])

@@ -117,3 +117,17 @@ def test_what_something_else_changed_meanwhile_is_another_model(runs, tiny_pipe)
     with pytest.raises(UserError, match="learned on another model"):
         load_learned(tiny_pipe, runs / "second", rename=RENAME)
     load_learned(tiny_pipe, runs / "second", rename=RENAME, any_model=True)
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "dreambooth"}], ids=["keys and values", "whole"])
+def test_a_run_on_top_of_another_is_loaded_on_top_of_it(changes, runs, new_tiny_pipe, tmp_path):
+    pipe, fresh = new_tiny_pipe(), new_tiny_pipe()
+    load_learned(pipe, runs / "first")
+    image = Image.effect_noise((64, 64), 90).convert("RGB")
+    config = emoji(**changes, **QUICK, modifiers=("<a>", "<b>"))
+    list(train(pipe, image, ["chair", "lamp"], config, run_dir=tmp_path / "top"))
+    with pytest.raises(UserError, match="was learned on another model"):
+        load_learned(fresh, tmp_path / "top")
+    load_learned(fresh, runs / "first"), load_learned(fresh, tmp_path / "top")
+    for prompt in ("a <new1> cat", "a <a> chair and a <b> lamp"):
+        torch.testing.assert_close(outputs(fresh, prompt), outputs(pipe, prompt), atol=1e-5, rtol=0)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from disendiff_lite.config import emoji, paper
 from disendiff_lite.evaluate.editing import EditedPictures, edits_of
-from disendiff_lite.runs.folder import RunRecord
+from disendiff_lite.runs.folder import RunRecord, picture_hash
 from disendiff_lite.runs.references import load_reference
 from disendiff_lite.show import editing
 from disendiff_lite.show.editing import plot_edits
@@ -39,4 +40,17 @@ def test_a_run_on_another_picture_is_refused(tmp_path, monkeypatch):
         editing.main()
     monkeypatch.setattr(sys, "argv", ["editing", str(tmp_path), "--count", "0"])
     with pytest.raises(UserError, match="at least 1 picture"):
+        editing.main()
+
+
+def test_a_run_that_cannot_be_judged_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+    picture = picture_hash(load_reference("cat_dog").picture)
+    record = RunRecord(("cat", "dog"), ("<new1>", "<new2>"), "", picture, None, {}, base="")
+    monkeypatch.setattr(editing, "read_run", lambda folder: record)
+    monkeypatch.setattr(sys, "argv", ["editing", str(tmp_path)])
+    paper().save(tmp_path / "config.json")
+    with pytest.raises(UserError, match="draws pictures of 512 px, and edits are judged at 64 px"):
+        editing.main()
+    emoji().save(tmp_path / "config.json")
+    with pytest.raises(UserError, match="does not say which model it was trained on: name it with --model"):
         editing.main()

@@ -53,3 +53,16 @@ def test_differences_are_paired(swept):
     found = results.difference_intervals(table, ["co-occurrence", "mix-up"])
     assert list(found["co-occurrence"]) == ["custom_diffusion"] and found["mix-up"] == {}
     assert found["co-occurrence"]["custom_diffusion"].mean == pytest.approx(0.3)
+
+
+def test_the_head_says_how_many_pairs_each_seed_has():
+    def measured(first, second):
+        pairs = {f"pair{n}": {seed: 0.5 for seed, count in enumerate((first, second)) if n < count} for n in range(10)}
+        return {"mix-up": pairs}
+
+    table = {"disendiff": measured(10, 6), "custom_diffusion": measured(10, 6)}
+    assert results.extent(table) == "10 pairs with seed 0, 6 with seed 1"
+    table["dreambooth"] = measured(10, 5)
+    said = "10 pairs with seed 0, 6 with seed 1 (dreambooth 10 with seed 0, 5 with seed 1)"
+    assert results.extent(table) == said and results.page(table, {}).startswith(f"# Results\n\n{said}, 3 methods.")
+    assert results.extent({"disendiff": measured(10, 10)}) == "10 pairs, seeds 0, 1"
