@@ -25,6 +25,8 @@ NOT_FOR_NOTEBOOKS = (
     "jupyterlab",
     "resvg-py",
     "pytest",
+    "pytest-xdist",
+    "distributed",
     "ruff",
     "selenium",
 )  # Colab is its own Jupyter; the others build data and test
