@@ -94,6 +94,25 @@ def settle_prediction(pipe: StableDiffusionPipeline) -> None:
     pipe.scheduler.register_to_config(prediction_type=kind)
 
 
+def assemble(vae, text_encoder, unet, tokenizer=None) -> StableDiffusionPipeline:
+    """The parts as a stock pipeline with Stable Diffusion's schedule and, unless another is given, CLIP's tokenizer.
+
+    It has no safety checker, as those of load_pipeline, and its progress bar is off.
+    """
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer or clip_tokenizer(),
+        unet=unet,
+        scheduler=stable_diffusion_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def stable_diffusion_scheduler() -> DDIMScheduler:
     """Stable Diffusion's noise schedule."""
     return DDIMScheduler(

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from disendiff_lite.attention_record import AttentionRecord
-from disendiff_lite.single_file import stable_diffusion_scheduler
+from disendiff_lite.single_file import assemble
 from disendiff_lite.tokens import PROMPT_LENGTH, clip_tokenizer
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start would inherit that.
@@ -80,18 +80,7 @@ def build_pipe() -> StableDiffusionPipeline:
             latent_channels=4,
             sample_size=64,
         ).eval()
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=build_unet(),
-        scheduler=stable_diffusion_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return assemble(vae, text_encoder, build_unet(), tokenizer)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from disendiff_lite.single_file import stable_diffusion_scheduler
+from disendiff_lite.single_file import assemble
 from disendiff_lite.tokens import clip_tokenizer
 
 TEXT_WIDTH = 64
@@ -86,18 +86,7 @@ def build_original(second: bool = False, channels: int = 4) -> StableDiffusionPi
                 hidden_act="gelu" if second else "quick_gelu",
             )
         )
-    pipe = StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=stable_diffusion_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return assemble(vae.eval(), text_encoder.eval(), unet.eval(), tokenizer)
 
 
 def original_weights(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:

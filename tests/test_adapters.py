@@ -19,6 +19,7 @@ from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import add_modifiers
 from disendiff_lite.trainable import training
+from tests.outputs import outputs
 
 CLASSES = ["cat", "dog"]
 PROMPT = "a <new1> cat and a <new2> dog"
@@ -65,13 +66,6 @@ def loras(new_tiny_pipe, tmp_path_factory):
         save_file({key: f.contiguous() for key, f in factors.items()}, folder / f"{name}.safetensors")
         files[name] = folder / f"{name}.safetensors", outputs(pipe, "a cat")
     return files
-
-
-@torch.no_grad()
-def outputs(pipe, prompt=PROMPT):
-    text, _ = pipe.encode_prompt(prompt, pipe.device, 1, False)
-    generator = torch.Generator().manual_seed(0)
-    return pipe.unet(torch.randn(1, 4, 16, 16, generator=generator), torch.tensor(300), text).sample
 
 
 def learned(new_tiny_pipe, folder):
@@ -148,7 +142,7 @@ def test_the_calibration_reaches_the_adapters(new_tiny_pipe, prior):
         config = dataclasses.replace(LORA, calibration_weight=weight, prior_probability=0.0)
         records = list(train(pipe, IMAGE, CLASSES, config))
         assert (records[0].bind > 0) == (weight > 0)
-        results.append(outputs(pipe))
+        results.append(outputs(pipe, PROMPT))
     assert (results[0] - results[1]).abs().max() > 1e-4
 
 
@@ -173,18 +167,18 @@ def test_what_adapters_cannot_lie_over_is_refused(new_tiny_pipe):
 def test_either_order_is_the_same_and_nothing_stays(kind, lora, runs, loras, new_tiny_pipe):
     plain = outputs(new_tiny_pipe(), "a cat")
     pipe = learned(new_tiny_pipe, runs[kind])
-    alone = outputs(pipe)
+    alone = outputs(pipe, PROMPT)
     names = list(pipe.unet.state_dict())
     with use_lora(pipe, loras[lora][0], 0.8):
-        both = outputs(pipe)
+        both = outputs(pipe, PROMPT)
     assert (both - alone).abs().max() > 1e-3
-    assert torch.equal(outputs(pipe), alone) and list(pipe.unet.state_dict()) == names
+    assert torch.equal(outputs(pipe, PROMPT), alone) and list(pipe.unet.state_dict()) == names
     other = new_tiny_pipe()
     with use_lora(other, loras[lora][0], 0.8):
         styled = outputs(other, "a cat")
         load_learned(other, runs[kind])
-        assert torch.equal(outputs(other), both)
-    assert torch.equal(outputs(other), alone) and not torch.equal(styled, plain)
+        assert torch.equal(outputs(other, PROMPT), both)
+    assert torch.equal(outputs(other, PROMPT), alone) and not torch.equal(styled, plain)
 
 
 @pytest.mark.parametrize("lora", ["style", "kohya"])

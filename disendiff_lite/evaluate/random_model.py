@@ -5,7 +5,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from disendiff_lite.single_file import stable_diffusion_scheduler
+from disendiff_lite.single_file import assemble
 from disendiff_lite.tokens import clip_tokenizer
 
 # The settings of the published model that differ from the defaults of their classes, or are worth seeing.
@@ -53,15 +53,4 @@ def random_sd15(device: torch.device, dtype: torch.dtype) -> StableDiffusionPipe
     for part in parts:
         nn.Module.to(part, dtype=dtype).eval()  # diffusers' own `to` warns of float32 layers that there are not
     unet, vae, text_encoder = parts
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=stable_diffusion_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return assemble(vae, text_encoder, unet, tokenizer)

@@ -12,6 +12,7 @@ from disendiff_lite.emoji_world.train import style_lora
 from disendiff_lite.emoji_world.train.style_lora import in_style, main, style_factors, style_scenes, train_style
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import write_tensors
+from tests.outputs import outputs
 
 
 def test_neon_is_dark_but_for_outlines_in_the_colours_of_the_things():
@@ -30,22 +31,17 @@ def test_captions_do_not_name_the_style():
     assert style_scenes("pencil", 30, seed=0)[1] == captions != style_scenes("pencil", 30, seed=1)[1]
 
 
-@torch.no_grad()
-def outputs(pipe):
-    text, _ = pipe.encode_prompt("a cat", pipe.device, 1, False)
-    generator = torch.Generator().manual_seed(0)
-    return pipe.unet(torch.randn(1, 4, 16, 16, generator=generator), torch.tensor(300), text).sample
-
-
 def test_it_learns_and_others_can_use_the_file(new_tiny_pipe, tmp_path, monkeypatch):
     monkeypatch.setattr(style_lora, "SCENES", 8)
     pipe, plain = new_tiny_pipe(), new_tiny_pipe()
-    before = outputs(plain)
+    before = outputs(plain, "a cat")
     errors = list(train_style(pipe, "neon", steps=30))
     assert np.mean(errors[-10:]) < np.mean(errors[:5])
     write_tensors(tmp_path / "neon.safetensors", style_factors(pipe), {})
     with use_lora(plain, tmp_path / "neon.safetensors"):
-        assert torch.equal(outputs(plain), outputs(pipe)) and not torch.equal(outputs(plain), before)
+        assert torch.equal(outputs(plain, "a cat"), outputs(pipe, "a cat")) and not torch.equal(
+            outputs(plain, "a cat"), before
+        )
 
 
 def test_the_command_writes_the_file(new_tiny_pipe, tmp_path, monkeypatch, capsys):

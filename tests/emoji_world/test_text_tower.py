@@ -6,10 +6,10 @@ import torch
 from disendiff_lite.emoji_world.draw.dataset import Scenes
 from disendiff_lite.emoji_world.draw.scenes import random_scene
 from disendiff_lite.emoji_world.train import text_tower
-from disendiff_lite.emoji_world.train.architecture import assemble
 from disendiff_lite.emoji_world.train.pretrain import export
 from disendiff_lite.emoji_world.train.text_tower import train_text_tower
 from disendiff_lite.models import load_pipeline
+from disendiff_lite.single_file import assemble
 
 
 def test_two_steps_train_the_words_in_use_and_the_folder_loads(tiny_pipe, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from disendiff_lite.evaluate.clip import load_scorer
 from disendiff_lite.evaluate.contents import (
     cut_out,
     found_classes,
@@ -14,7 +13,6 @@ from disendiff_lite.evaluate.contents import (
     own_looks,
     recognised,
 )
-from disendiff_lite.evaluate.judge import load_judge
 from disendiff_lite.evaluate.probes import (
     LEAKED,
     OTHERS_COLOUR,
@@ -28,16 +26,6 @@ from disendiff_lite.runs.generate import PictureSet, Request
 from disendiff_lite.runs.references import load_reference, pair_names
 
 PAIRS = pair_names()
-
-
-@pytest.fixture(scope="module")
-def judge():
-    return load_judge()
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return load_scorer("emoji", "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,9 @@ from disendiff_lite.config import emoji
 from disendiff_lite.emoji_world.draw.pairs import draw
 from disendiff_lite.emoji_world.draw.scenes import Scene, Thing, render
 from disendiff_lite.emoji_world.draw.world import COLOURS, designs_of
-from disendiff_lite.evaluate.clip import load_scorer
 from disendiff_lite.evaluate.contents import recognised, recognised_by_design
 from disendiff_lite.evaluate.editing import MEASURES, draw_edits, edit_table, edits_of, find_edit, measure_edits
 from disendiff_lite.evaluate.editing import EditedPictures as Edited
-from disendiff_lite.evaluate.judge import load_judge
 from disendiff_lite.runs.generate import generate
 from disendiff_lite.runs.references import load_reference
 from disendiff_lite.support.errors import UserError
@@ -45,16 +43,6 @@ def pictures_of(name: str) -> list[Image.Image]:
         "added object": [rendered(beside, Thing(designs_of("car")[0], RIGHT, 30)), rendered(CAT)],
         "plain class": [rendered(beside, STRANGER), rendered(beside, replace(DOG, centre=RIGHT, size=30))],
     }[name]
-
-
-@pytest.fixture(scope="module")
-def judge():
-    return load_judge()
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return load_scorer("emoji", "cpu")
 
 
 @pytest.mark.parametrize("edit", edits_of(REFERENCE, 0), ids=lambda edit: edit.name)

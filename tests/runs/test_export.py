@@ -15,6 +15,7 @@ from disendiff_lite.runs.learned import LORA_FILE, load_learned
 from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError
+from tests.outputs import outputs
 
 QUICK = dict(steps=2, prior_images=2, inference_steps=1, learning_rate=1e-2)
 export = partial(export_module.export, model="tiny")
@@ -46,16 +47,9 @@ def runs(new_tiny_pipe, tmp_path_factory):
     return folder
 
 
-@torch.no_grad()
-def outputs(pipe):
-    text, _ = pipe.encode_prompt(PROMPT, pipe.device, 1, False)
-    generator = torch.Generator().manual_seed(3)
-    return pipe.unet(torch.randn(1, 4, 16, 16, generator=generator), torch.tensor(300), text).sample
-
-
 def expected(pipe, run):
     load_learned(pipe, run)
-    return outputs(pipe)
+    return outputs(pipe, PROMPT, 3)
 
 
 @pytest.mark.parametrize("name", ["kv", "lora", "words"])
@@ -74,7 +68,7 @@ def test_stock_diffusers_gives_the_same_with_both_kinds_of_files(name, runs, fre
         second.load_lora_weights(tmp_path / "webui" / "Lora", weight_name=f"{name}.safetensors")
     assert (tmp_path / "webui" / "Lora").exists() == (name != "words")
     for pipe in (first, second):
-        torch.testing.assert_close(outputs(pipe), expected(fresh(), runs / name), atol=1e-5, rtol=0)
+        torch.testing.assert_close(outputs(pipe, PROMPT, 3), expected(fresh(), runs / name), atol=1e-5, rtol=0)
 
 
 def test_a_webui_finds_the_names_that_it_knows(runs, tmp_path):
@@ -105,7 +99,7 @@ def test_a_whole_unet_is_a_folder_of_diffusers_alone(runs, fresh, tmp_path):
     pipe.unet = UNet2DConditionModel.from_pretrained(result.lora)
     for number in (1, 2):
         pipe.load_textual_inversion(tmp_path / "diffusers", weight_name=f"new{number}.safetensors")
-    torch.testing.assert_close(outputs(pipe), expected(fresh(), runs / "whole"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs(pipe, PROMPT, 3), expected(fresh(), runs / "whole"), atol=1e-5, rtol=0)
     assert 'UNet2DConditionModel.from_pretrained("diffusers/unet")' in (tmp_path / "README.md").read_text()
     for options in ({"to": "webui"}, {"rank": 4}):
         with pytest.raises(UserError, match="trained a whole UNet, which is no LoRA: export it to diffusers"):
@@ -122,7 +116,7 @@ def test_the_card_says_what_to_write_and_its_python_runs(runs, fresh, tmp_path, 
     monkeypatch.chdir(tmp_path)
     found = {}
     exec(card.split("```python\n")[1].split("```")[0].replace('").images', '", num_inference_steps=1).images'), found)
-    torch.testing.assert_close(outputs(found["pipe"]), expected(fresh(), runs / "kv"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs(found["pipe"], PROMPT, 3), expected(fresh(), runs / "kv"), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name, kind", [("kv", "file"), ("whole", "file"), ("kv", "folder")])

@@ -22,6 +22,7 @@ from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.support.files import read_tensors, write_tensors
+from tests.outputs import outputs
 
 CLASSES = ["cat", "dog"]
 PROMPT = "a <new1> cat and a <new2> dog on the beach"
@@ -42,7 +43,7 @@ def trained(new_tiny_pipe, tmp_path_factory):
     for name, changes in RUNS.items():
         folder, pipe = tmp_path_factory.mktemp("runs") / name, new_tiny_pipe()
         list(train(pipe, image, CLASSES, emoji(**changes, **QUICK), run_dir=folder, prior=prior))
-        results[name] = folder, outputs(pipe)
+        results[name] = folder, outputs(pipe, PROMPT)
     return results
 
 
@@ -50,15 +51,6 @@ def trained(new_tiny_pipe, tmp_path_factory):
 def run(trained, tmp_path):
     """A copy of the disendiff run, to damage."""
     return shutil.copytree(trained["disendiff"][0], tmp_path / "run")
-
-
-@torch.no_grad()
-def outputs(pipe, prompt=PROMPT):
-    """The noise that the pipeline predicts for a fixed latent and a prompt."""
-    text, _ = pipe.encode_prompt(prompt, pipe.device, 1, False)
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(1, pipe.unet.config.in_channels, 16, 16, generator=generator).to(pipe.unet.dtype)
-    return pipe.unet(latents, 300, text).sample
 
 
 def apart(first, second):
@@ -72,11 +64,11 @@ def test_stock_diffusers_loads_it(method, trained, new_tiny_pipe):
     for name in ("new1.safetensors", "new2.safetensors"):
         pipe.load_textual_inversion(folder, weight_name=name)
     if method not in ("dreambooth", "textual_inversion"):
-        assert apart(outputs(pipe), expected) > 1e-3  # the embeddings alone are not enough
+        assert apart(outputs(pipe, PROMPT), expected) > 1e-3  # the embeddings alone are not enough
         pipe.load_lora_weights(folder)
     if method == "dreambooth":
         pipe.unet.load_state_dict(load_file(folder / UNET_FILE), strict=False)
-    assert apart(outputs(pipe), expected) < 2e-6 * max(1, expected.abs().max().item())
+    assert apart(outputs(pipe, PROMPT), expected) < 2e-6 * max(1, expected.abs().max().item())
 
 
 @pytest.mark.parametrize("method", RUNS)
@@ -85,7 +77,7 @@ def test_load_learned_gives_it_back(method, trained, new_tiny_pipe):
     pipe = new_tiny_pipe()
     record = load_learned(pipe, folder)
     assert record.classes == ("cat", "dog") and record.modifiers == ("<new1>", "<new2>")
-    assert apart(outputs(pipe), expected) < 2e-6 * max(1, expected.abs().max().item())
+    assert apart(outputs(pipe, PROMPT), expected) < 2e-6 * max(1, expected.abs().max().item())
 
 
 def test_files_have_the_names_and_keys_that_others_expect(trained):
@@ -109,7 +101,7 @@ def test_half_precision_takes_it(trained, new_tiny_pipe):
     pipe = new_tiny_pipe().to(torch.bfloat16)
     load_learned(pipe, folder)
     assert pipe.unet.dtype == torch.bfloat16
-    assert apart(outputs(pipe).float(), expected) < 0.1 * expected.abs().max().item()
+    assert apart(outputs(pipe, PROMPT).float(), expected) < 0.1 * expected.abs().max().item()
 
 
 def test_an_inpainting_sister_takes_it(trained, new_tiny_pipe):
@@ -127,7 +119,7 @@ def test_an_inpainting_sister_takes_it(trained, new_tiny_pipe):
         if "attn2.to_" in name and torch.equal(value, learned[name])
     ]
     assert len(kept) == 7 * 5  # query, key, value, and the output's weight and bias of each layer
-    assert outputs(pipe).shape == (1, 4, 16, 16)
+    assert outputs(pipe, PROMPT).shape == (1, 4, 16, 16)
 
 
 def test_a_relative_must_be_allowed(trained, new_tiny_pipe):
@@ -183,7 +175,7 @@ def test_a_lower_rank_says_what_it_loses(trained, new_tiny_pipe, tmp_path, capsy
     for name in ("new1.safetensors", "new2.safetensors"):
         smaller.load_textual_inversion(tmp_path, weight_name=name)
     smaller.load_lora_weights(tmp_path)
-    assert 1e-5 < apart(outputs(smaller), expected)
+    assert 1e-5 < apart(outputs(smaller, PROMPT), expected)
 
 
 # What does not fit

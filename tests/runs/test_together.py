@@ -10,6 +10,7 @@ from disendiff_lite.runs.learned import load_learned
 from disendiff_lite.runs.prior import make_prior
 from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError
+from tests.outputs import outputs
 
 QUICK = dict(steps=2, prior_images=2, inference_steps=1, learning_rate=1e-2)
 RENAME = {"<new1>": "<new3>", "<new2>": "<mine>"}
@@ -35,13 +36,6 @@ def runs(new_tiny_pipe, tmp_path_factory):
 
 def keys_and_values(pipe):
     return {name: weight.detach().clone() for name, weight in cross_attention_weights(pipe.unet).items()}
-
-
-@torch.no_grad()
-def outputs(pipe, prompt):
-    text, _ = pipe.encode_prompt(prompt, pipe.device, 1, False)
-    generator = torch.Generator().manual_seed(0)
-    return pipe.unet(torch.randn(1, 4, 16, 16, generator=generator), torch.tensor(300), text).sample
 
 
 def rows(pipe, *words):

@@ -19,6 +19,7 @@ from disendiff_lite.runs.train import train
 from disendiff_lite.support.errors import UserError
 from disendiff_lite.tokens import add_modifiers
 from disendiff_lite.trainable import choose_trainable, training
+from tests.outputs import outputs
 
 CLASSES = ["cat", "dog"]
 PROMPT = "a <new1> cat and a <new2> dog on the beach"
@@ -81,13 +82,6 @@ def plain_run(new_tiny_pipe, image, prior, tmp_path_factory):
     return run
 
 
-@torch.no_grad()
-def outputs(pipe, prompt=PROMPT):
-    text, _ = pipe.encode_prompt(prompt, pipe.device, 1, False)
-    generator = torch.Generator().manual_seed(0)
-    return pipe.unet(torch.randn(1, 4, 16, 16, generator=generator), torch.tensor(300), text).sample
-
-
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
@@ -104,8 +98,8 @@ def test_a_compiled_pipeline_trains_to_the_same_files_and_loads_them(
     assert len(expected) == 3 and files(tmp_path / "run") == expected
     load_learned(other, tmp_path / "run")
     load_learned(loaded, plain_run("disendiff"))
-    assert torch.equal(outputs(loaded), outputs(other))
-    torch.testing.assert_close(outputs(pipe), outputs(other), atol=1e-5, rtol=0)
+    assert torch.equal(outputs(loaded, PROMPT), outputs(other, PROMPT))
+    torch.testing.assert_close(outputs(pipe, PROMPT), outputs(other, PROMPT), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -127,7 +121,7 @@ def test_other_methods_on_compiled_parts(method, new_tiny_pipe, image, prior, pl
     list(train(pipe, image, CLASSES, emoji(method=method, **QUICK), run_dir=tmp_path / "run", prior=prior))
     assert files(tmp_path / "run") == files(plain_run(method)) != {}
     load_learned(loaded, tmp_path / "run")
-    torch.testing.assert_close(outputs(loaded), outputs(pipe), atol=1e-6, rtol=0)
+    torch.testing.assert_close(outputs(loaded, PROMPT), outputs(pipe, PROMPT), atol=1e-6, rtol=0)
 
 
 def test_a_run_goes_on_on_a_compiled_pipeline(new_tiny_pipe, image, prior, plain_run, tmp_path):

@@ -5,10 +5,9 @@ cross-attention at 16x16 and 8x8.
 """
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from disendiff_lite.single_file import stable_diffusion_scheduler
 from disendiff_lite.tokens import clip_tokenizer
 
 TEXT_DIM = 192
@@ -94,18 +93,4 @@ def new_unet(channels: tuple[int, int] = CHANNELS, depth: int = 1) -> UNet2DCond
         attention_head_dim=4,  # the number of heads, in this class's old naming
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
-    )
-
-
-def assemble(vae, text_encoder, unet) -> StableDiffusionPipeline:
-    """The parts as a stock pipeline, without a safety checker (the world holds nothing to check)."""
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=clip_tokenizer(),
-        unet=unet,
-        scheduler=stable_diffusion_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )

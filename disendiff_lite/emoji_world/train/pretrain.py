@@ -19,11 +19,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from disendiff_lite.emoji_world.draw.dataset import load_scenes
-from disendiff_lite.emoji_world.train.architecture import assemble, new_text_encoder, new_unet
+from disendiff_lite.emoji_world.train.architecture import new_text_encoder, new_unet
 from disendiff_lite.emoji_world.train.training_data import latent_scale, training_set
 from disendiff_lite.emoji_world.train.unet import PRECISIONS, UnetTraining, train_unet
 from disendiff_lite.emoji_world.train.vae import train_vae
 from disendiff_lite.presets import TRAINED
+from disendiff_lite.single_file import assemble
 from disendiff_lite.support.errors import UserError, run_main
 
 PROJECTIONS = TRAINED["qkv"]  # that can be forgotten

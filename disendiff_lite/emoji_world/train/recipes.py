@@ -19,10 +19,11 @@ from diffusers import AutoencoderKL
 from torch.utils.flop_counter import FlopCounterMode
 
 from disendiff_lite.emoji_world.draw.dataset import Scenes, load_scenes
-from disendiff_lite.emoji_world.train.architecture import CHANNELS, TEXT_DIM, assemble, new_text_encoder, new_unet
+from disendiff_lite.emoji_world.train.architecture import CHANNELS, TEXT_DIM, new_text_encoder, new_unet
 from disendiff_lite.emoji_world.train.pretrain import UNSEEN_SEED
 from disendiff_lite.emoji_world.train.training_data import training_set
 from disendiff_lite.emoji_world.train.unet import UnetTraining, train_unet
+from disendiff_lite.single_file import assemble
 from disendiff_lite.support.errors import check_name, run_main
 from disendiff_lite.support.paths import EMBEDDED_MODEL
 from disendiff_lite.support.text import text_table

@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel
 
 from disendiff_lite.emoji_world.draw.dataset import Scenes, load_scenes
-from disendiff_lite.emoji_world.train.architecture import assemble, new_text_encoder
+from disendiff_lite.emoji_world.train.architecture import new_text_encoder
 from disendiff_lite.emoji_world.train.pretrain import export
 from disendiff_lite.emoji_world.train.rare_words import RARE_WORD, UsedRows
 from disendiff_lite.evaluate.clip import load_scorer
+from disendiff_lite.single_file import assemble
 from disendiff_lite.support.errors import run_main
 from disendiff_lite.support.paths import EMBEDDED_MODEL
 
